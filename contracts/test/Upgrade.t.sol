@@ -93,7 +93,7 @@ contract UpgradeTest is ClusterTest {
 
         IDstackClusterNFT.Peer memory peer = cluster.getPeer(id);
         yes(peer.tlsKey == 0 && peer.wireguardKey == 0, "a peer without a key");
-        eq(cluster.tokenOfTlsKey(0), 0, "no key is nobody's");
+        eq(cluster.tokenOfTlsKey(0), 0, "no token has the zero key");
         IDstackClusterNFT.Registration memory r = behind(registration(id, actor(1)), "gw.example.com");
         submit(r, actor(1));
         eq(cluster.getPeer(id).tlsKey, r.tlsKey, "registered again, with a key");

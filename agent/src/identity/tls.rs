@@ -64,7 +64,7 @@ impl TlsSecret {
         document.map(|document| document.to_bytes()).unwrap_or_default()
     }
 
-    /// A certificate of its own for these host names (DER). Whoever knows the key from the contract looks at nothing in it but the key.
+    /// A certificate of its own for these host names (DER). A peer that has the key from the contract looks at nothing else in it.
     ///
     /// # Errors
     /// One is no host name.

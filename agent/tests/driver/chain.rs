@@ -119,6 +119,7 @@ impl ChainTwin {
 
     /// The same, as a node whose application is at that port behind the gateway of the first base domain.
     pub(crate) fn register_tls(&self, token: u32, identity: &Identity, port: u16) {
+        let first = self.inner().registry.base_domains.iter().flatten().next().cloned();
         let registration = Registration {
             token: TokenId::new(token).unwrap(),
             instance: identity.instance,
@@ -128,7 +129,7 @@ impl ChainTwin {
             key_epoch: 1,
             network_type: NetworkType::TlsGateway,
             endpoint: None,
-            gateway: Some(SignedGateway::named("gw.example", port)),
+            gateway: Some(SignedGateway::named(&first.unwrap(), port)),
             deadline: u64::MAX,
         };
         self.admit(registration, identity);

@@ -339,16 +339,19 @@ async fn the_api_says_what_the_status_says() {
         "schema": "p2p-agent.peers/v1",
         "self": {
             "token_id": 1, "name": "node-1", "kind": "wireguard", "address": "10.0.1.1", "url": null,
-            "connect_to": "10.0.1.1", "dev_url": null, "public_key": world.key(1), "state": "active",
+            "connect_to": "10.0.1.1", "dev_url": null, "public_key": world.key(1), "tls_key": null,
+            "state": "active",
         },
         "peers": [
             {
                 "token_id": 2, "name": "node-2", "kind": "wireguard", "address": "10.0.1.2", "url": null,
-                "connect_to": "10.0.1.2", "dev_url": null, "public_key": world.key(2), "state": "connecting",
+                "connect_to": "10.0.1.2", "dev_url": null, "public_key": world.key(2), "tls_key": null,
+            "state": "connecting",
             },
             {
                 "token_id": 3, "name": "node-3", "kind": "wireguard", "address": "10.0.1.3", "url": null,
-                "connect_to": "10.0.1.3", "dev_url": null, "public_key": world.key(3), "state": "connecting",
+                "connect_to": "10.0.1.3", "dev_url": null, "public_key": world.key(3), "tls_key": null,
+            "state": "connecting",
             },
         ],
     });

@@ -123,7 +123,7 @@ async fn a_revoked_tls_node_is_fenced_and_lists_no_peers() {
     world.chain.remove(1);
     world.hint();
     world.until_status("the fence", |status| status.verdict.state == VerdictState::Fenced).await;
-    assert!(world.tls_members.borrow().members.is_empty(), "a node that is none lets nobody in");
+    assert!(world.tls_members.borrow().members.is_empty(), "a node that is no member lets no caller in");
     assert_eq!((world.get("/readyz").await.0, &peers(&world).await["peers"]), (503, &json!([])));
     world.stop().await;
 }

@@ -83,6 +83,14 @@ impl Masks {
                 self.mask_gateway(endpoint);
             }
         }
+        let other_keys = status.other_peers.iter().map(|peer| (peer.token_id, peer.tls_key));
+        let tls_keys = status.peers.iter().map(|peer| (peer.token_id, peer.tls_key)).chain(other_keys);
+        for (token, key) in tls_keys.filter_map(|(token, key)| Some((token, key?))) {
+            self.mask(&key.to_string(), hex_number(32, u64::from(u32::from(token)) << 32));
+        }
+        if let Some(key) = own.tls_key {
+            self.mask(&key.to_string(), hex_number(32, 1));
+        }
         if let Some(name) = &own.name {
             self.mask(name, own.token_id.map_or_else(|| "self".to_owned(), |token| format!("node-{token}")));
         }
@@ -267,6 +275,8 @@ fn hex_number(bytes: usize, number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mesh_core::id::TlsKey;
+
     use super::*;
     use crate::{render::status_text, samples};
 
@@ -275,9 +285,13 @@ mod tests {
         let mut status = samples::degraded();
         status.registry.sources[2].error =
             Some("https://rpc-b.example: connect 192.0.2.77:443, [2001:db8:1::7]:443: refused".to_owned());
+        let [own, other] = [[0xa7; 32], [0xb9; 32]].map(TlsKey);
+        (status.own.tls_key, status.peers[0].tls_key) = (Some(own), Some(other));
         let masked = anonymize(&status).unwrap();
         let text = serde_json::to_string(&masked).unwrap();
         for secret in [
+            "a7a7",
+            "b9b9",
             "pg-1",
             "pg-2",
             "redis-1",

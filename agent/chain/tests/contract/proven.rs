@@ -7,8 +7,8 @@ use mesh_chain::{Source, Sources, Subject};
 use mesh_contract::{DstackClusterNFT as contract, base_domains, update_endpoint};
 use mesh_core::{
     agent::ProofRequest,
-    id::{AppId, TokenId, WireguardKey},
-    registration::{EndpointUpdate, Registration, SignedGateway},
+    id::{AppId, TlsKey, TokenId, WireguardKey},
+    registration::{EndpointUpdate, NetworkType, Registration, SignedGateway},
     registry::{NodeRecord, PeerRecord, Registry},
     status::Content,
 };
@@ -152,6 +152,48 @@ async fn what_has_not_changed_is_not_proved_again() {
     }
     assert_eq!(proofs() - first, 3);
     assert!(first <= 7, "{first} proofs for the first read");
+}
+
+/// TLS keys of either kind of node: replayed from events, read from storage, and said by the views, they are the same.
+#[tokio::test]
+async fn tls_keys_are_read_as_they_were_registered() {
+    let cluster = Cluster::deploy().await;
+    let app = AppId::from(cluster.domain.contract);
+    let (own, tls, beside) = (Node::new(app, 7), Node::new(app, 8), Node::new(app, 9));
+    cluster.call(contract::addBaseDomainCall { domain: "gw.example".to_owned() }).await;
+    let (first, second) = (cluster.mint(&tls).await, cluster.mint(&beside).await);
+    let follower = cluster.reader(&own);
+    let keys = async || {
+        let followed = cluster.proved(&follower, None).await;
+        let afresh = cluster.proved(&cluster.reader(&own), None).await;
+        assert_eq!(followed.peers, afresh.peers);
+        let keys = followed.peers.iter().map(|peer| (peer.token, peer.tls_key, peer.wireguard_key.0 == [0; 32]));
+        keys.collect::<Vec<_>>()
+    };
+    assert_eq!(keys().await, []);
+
+    let [one, two] = [[1; 32], [2; 32]].map(TlsKey);
+    let registration = Registration {
+        network_type: NetworkType::TlsGateway,
+        wireguard_key: WireguardKey([0; 32]),
+        tls_key: Some(one),
+        gateway: Some(SignedGateway::named("gw.example", 8443)),
+        ..tls.registration(first, 2)
+    };
+    let block = cluster.register(&tls.prove(registration, &cluster.domain)).await.unwrap();
+    let with_key = Registration { tls_key: Some(two), ..beside.registration(second, 2) };
+    cluster.register(&beside.prove(with_key, &cluster.domain)).await.unwrap();
+    assert_eq!(keys().await, [(first, Some(one), true), (second, Some(two), false)]);
+    assert_eq!(cluster.proof_in(block).await.registration, registration);
+
+    let taken = Registration { tls_key: Some(one), ..beside.registration(second, 3) };
+    let refusal = cluster.register(&beside.prove(taken, &cluster.domain)).await.unwrap_err();
+    assert!(refusal.contains("TLS key") && refusal.contains("already used by token"), "{refusal}");
+    let without = beside.registration(second, 3);
+    cluster.register(&beside.prove(without, &cluster.domain)).await.unwrap();
+    assert_eq!(keys().await, [(first, Some(one), true), (second, None, false)]);
+    cluster.call(contract::revokeCall { tokenId: U256::from(first.get()) }).await;
+    assert_eq!(keys().await, [(second, None, false)]);
 }
 
 /// What others do is replayed from its events, at the price of one proof and one question for logs; what this node's own tokens go

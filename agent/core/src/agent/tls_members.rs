@@ -16,8 +16,8 @@ use crate::{
 pub struct TlsMembers {
     /// By the key that their handshakes prove.
     pub members: Arc<BTreeMap<TlsKey, TlsMember>>,
-    /// Monotonic time since the agent was made ([`Now`]) from which nobody in it may be let in, unless a later read moves it; `None`: the
-    /// operator keeps peers however old the view is, or there is nobody.
+    /// Monotonic time since the agent was made ([`Now`]) from which none of them may be let in, unless a later read moves it; `None`: the
+    /// operator keeps peers however old the view is, or there are none.
     pub expires_at: Option<Duration>,
 }
 
@@ -44,7 +44,7 @@ impl TlsMembers {
         self.members.get(&key).filter(|_| !self.has_expired(since_start))
     }
 
-    /// Nobody may be let in any more.
+    /// None of them may be let in any more.
     #[must_use]
     pub fn has_expired(&self, since_start: Duration) -> bool {
         self.expires_at.is_some_and(|at| since_start >= at)
@@ -76,7 +76,7 @@ impl Agent {
         for peer in on_device.chain(&self.others).chain([own]) {
             let Some(key) = peer.tls_key() else { continue };
             let is_own = peer.token() == own.token();
-            // The contract lists no key twice. An own key is nobody else's, whatever an endpoint says.
+            // The contract lists no key twice. An own key is no other member's, whatever an endpoint says.
             if is_own || !members.contains_key(&key) {
                 members.insert(key, self.tls_member(peer, is_own));
             }

@@ -83,6 +83,14 @@ impl Cluster {
         Proof { registration, chain: self.chain(&node_key), node_signature, member_signature }
     }
 
+    /// The same, as contracts without TLS keys had it signed.
+    pub(crate) fn prove_formerly(&self, registration: Registration) -> Proof {
+        let digest = registration.former_digest(&self.domain).unwrap();
+        let node_key = self.node_key(registration.instance);
+        let member_signature = sign(&member_secret(registration.instance), digest);
+        Proof { node_signature: sign(&node_key, digest), member_signature, ..self.prove(registration) }
+    }
+
     /// The record the contract would hold after this registration in this block.
     pub(crate) fn record(&self, registration: &Registration, registered_block: u64) -> PeerRecord {
         self.record_behind(registration, &[Some(GATEWAY.to_owned())], registered_block)

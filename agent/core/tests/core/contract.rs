@@ -138,6 +138,19 @@ impl Contract {
         true
     }
 
+    /// Registers as contracts without TLS keys did: what they have taken is there after an upgrade.
+    pub(crate) fn register_formerly(&mut self, registration: Registration) {
+        let number = self.head() + 1;
+        let record = self.cluster.record_behind(&registration, &self.base_domains, number);
+        self.change(|state| {
+            let known = state.nodes.get_mut(&registration.token).unwrap();
+            known.node.key_epoch = registration.key_epoch;
+            (known.node.member_address, known.node.active) = (Some(record.member_address), true);
+            known.peer = Some(record);
+        });
+        self.proofs.insert((registration.token, number), self.cluster.prove_formerly(registration));
+    }
+
     /// As `Registrar.sol` has it: a place names a domain that is listed, and a TLS node must have one.
     fn takes_place(&self, network_type: NetworkType, gateway: Option<SignedGateway>) -> bool {
         let listed = |gateway: SignedGateway| gateway.listed(&self.base_domains).is_some();

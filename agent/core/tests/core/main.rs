@@ -32,3 +32,4 @@ mod quorum;
 mod renewal;
 mod spent;
 mod status;
+mod tls_members;

@@ -11,8 +11,7 @@ use mesh_core::{
 };
 
 use crate::cluster::{
-    self, Cluster, GATEWAY, endpoint, instance, key, member_key, member_secret, registration, sign, signing_key,
-    tls_key, token,
+    self, Cluster, GATEWAY, endpoint, instance, key, member_key, registration, sign, signing_key, tls_key, token,
 };
 
 struct Known {
@@ -525,9 +524,7 @@ impl Case {
 
     /// The same, signed as contracts without TLS keys had it signed.
     fn signed_as_formerly(mut self) -> Self {
-        let digest = self.proof.registration.former_digest(&self.domain).unwrap();
-        self.proof.node_signature = sign(&Cluster::new().node_key(instance(3)), digest);
-        self.proof.member_signature = sign(&member_secret(instance(3)), digest);
+        self.proof = Cluster::new().prove_formerly(self.proof.registration);
         self
     }
 

@@ -16,7 +16,7 @@ use mesh_core::{
     },
     diff::{Change, PresharedKeyEdit},
     freshness::Deadlines,
-    id::{B256, TokenId, WireguardKey},
+    id::{B256, TlsKey, TokenId, WireguardKey},
     key_claim::GuestApi,
     network::MeshNetwork,
     news::Message,
@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) policy: Policy,
     /// What the node is.
     network_type: NetworkType,
+    /// The TLS key of a WireGuard node, as of its next start.
+    pub(crate) own_tls_key: Option<TlsKey>,
     pub(crate) now: Now,
     pub(crate) contract: Contract,
     pub(crate) machine: Observed,
@@ -135,6 +137,7 @@ impl World {
             agent,
             policy,
             network_type,
+            own_tls_key: None,
             now,
             contract,
             machine: Observed::default(),
@@ -289,13 +292,18 @@ impl World {
         self.pending.clear();
         self.path_peers = None;
         self.now.since_start = Duration::ZERO;
-        self.agent = Agent::new(me(&self.contract.cluster, self.network_type), self.policy.clone(), self.now);
+        self.agent = Agent::new(self.me(), self.policy.clone(), self.now);
         if let Some(cached) = self.disk.clone() {
             // What was kept survives being written and read.
             let text = serde_json::to_string(&cached).unwrap();
             let cached: CachedRegistry = serde_json::from_str(&text).unwrap();
             self.agent.handle(Input::Cached(Box::new(cached)), self.now);
         }
+    }
+
+    fn me(&self) -> LocalNode {
+        let me = me(&self.contract.cluster, self.network_type);
+        LocalNode { tls_key: me.tls_key.or(self.own_tls_key), ..me }
     }
 
     pub(crate) fn status(&self) -> Status {
