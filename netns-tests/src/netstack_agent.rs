@@ -57,7 +57,7 @@ impl NetstackAgent {
 
 /// The build's directory may be one that only its owner can enter.
 fn copy_of_agent(world: &World) -> Result<Box<Path>> {
-    let program = world.dir().join("p2p-agent-of-nobody");
+    let program = world.dir().join("p2p-agent-without-rights");
     if !program.exists() {
         fs::copy(&world.binaries().agent, &program)?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
