@@ -169,7 +169,8 @@ impl Config {
         let interface = flags.interface.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned());
         check_interface(&interface)?;
         let of_applications = flags.applications.given().into_iter().find(|(_, given)| *given).map(|(flag, _)| flag);
-        let dataplane = Dataplane::of(flags.tunnel, flags.without_tun.as_deref(), of_applications.is_some());
+        let is_used = flags.applications.is_any();
+        let dataplane = Dataplane::of(flags.tunnel, flags.without_tun.as_deref(), is_used);
         if let (Some(flag), Some(TunnelChoice::Userspace | TunnelChoice::Kernel)) = (of_applications, flags.tunnel) {
             return Err(ConfigError::NetstackOnly { flag });
         }

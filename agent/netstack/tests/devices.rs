@@ -1,5 +1,6 @@
 //! Two nodes in this process, each with a device and a stack of its own, over UDP on loopback: needs no privileges at all.
 #![expect(clippy::print_stdout, reason = "what was measured is worth reading")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};

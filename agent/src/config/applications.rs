@@ -38,6 +38,13 @@ impl ApplicationFlags {
         ]
     }
 
+    /// Whether any was given.
+    #[must_use]
+    pub const fn is_any(&self) -> bool {
+        let [(_, proxy), (_, forward), (_, expose)] = self.given();
+        proxy || forward || expose
+    }
+
     /// The sockets in the file system.
     pub(crate) fn socket_paths(&self) -> impl Iterator<Item = &Path> {
         self.listens().filter_map(ProxyListen::path)

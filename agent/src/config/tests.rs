@@ -254,7 +254,8 @@ fn bad_values_name_themselves() {
 #[test]
 fn a_network_in_this_process_needs_no_rights_and_falls_back_only_where_it_may() {
     let why = || Some("the capability NET_ADMIN is missing".to_owned());
-    let user = Homes::of(1000, |name| (name == "XDG_STATE_HOME" || name == "XDG_RUNTIME_DIR").then(|| "/home".to_owned()));
+    let user =
+        Homes::of(1000, |name| (name == "XDG_STATE_HOME" || name == "XDG_RUNTIME_DIR").then(|| "/home".to_owned()));
     let with = |more: &[&str], without_tun: Option<String>, homes: &Homes| {
         let arguments = ["--rpc-url", "http://a"].iter().chain(more).map(|word| (*word).to_owned()).collect();
         let (mut flags, names) = Layers { arguments, variable: &|_| None, file: None }.flags()?;

@@ -3,8 +3,9 @@
 use std::{convert::Infallible, future::pending, io, net::SocketAddrV4, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use mesh_netstack::{Listener as PeerListener, NetError, Stream as PeerStream};
+use mesh_netstack::{Listener as PeerListener, NetError, Netstack, Stream as PeerStream};
 use mesh_proxy::{Counters, Dial, DialError, Limits, Listener, SocketMode, Stream, Target, serve};
+use mesh_tunnel::{DeviceOptions, Inside, PacketLink};
 use tokio::{io::copy_bidirectional_with_sizes, net::TcpStream, task::JoinSet, time::timeout};
 
 use crate::{
@@ -18,11 +19,29 @@ const LOCAL: Duration = Duration::from_secs(10);
 /// Bytes that are copied at once: a superpacket.
 const COPY: usize = 64 << 10;
 
+/// A network in this process, and what applications use it by: the options of the device that it is over, and its address.
+///
+/// # Errors
+/// As [`start`], and where the system has no more threads or descriptors.
+pub(super) fn in_process(
+    device: DeviceOptions,
+    asked: &ApplicationFlags,
+    background: &mut JoinSet<io::Result<Infallible>>,
+) -> anyhow::Result<(DeviceOptions, InProcess)> {
+    let link = PacketLink::new()?;
+    let links = InProcess::new(Netstack::start(link.clone()).context("cannot start the network in this process")?);
+    if !asked.is_any() {
+        tracing::warn!("no program can use the mesh: neither `--proxy`, `--forward` nor `--expose` is given");
+    }
+    start(asked, &links, background)?;
+    Ok((DeviceOptions { inside: Inside::Memory(link), ..device }, links))
+}
+
 /// Opens every listener that was asked for; the tasks of `background` serve them.
 ///
 /// # Errors
 /// An address or port that cannot be had.
-pub(super) fn start(
+fn start(
     asked: &ApplicationFlags,
     links: &InProcess,
     background: &mut JoinSet<io::Result<Infallible>>,

@@ -17,7 +17,16 @@ use crate::config::LogFormat;
 
 /// Crates whose events are written. All others are silent at every level: HTTP clients and RPC transports log URLs (API keys)
 /// and bodies (keys of the guest agent) at their lower levels.
-const LOGGED: [&str; 6] = ["p2p_agent", "mesh_chain", "mesh_core", "mesh_contract", "mesh_paths", "mesh_tunnel"];
+const LOGGED: [&str; 8] = [
+    "p2p_agent",
+    "mesh_chain",
+    "mesh_core",
+    "mesh_contract",
+    "mesh_netstack",
+    "mesh_paths",
+    "mesh_proxy",
+    "mesh_tunnel",
+];
 
 /// Keeps this process's memory from core dumps and from other processes of the same user. To be called before anything else: secrets
 /// that were read before could be read by those processes too.

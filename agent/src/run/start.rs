@@ -1,5 +1,6 @@
 //! From a configuration to a running agent: everything that is looked up or acquired once, in the order in which it can fail.
 
+mod announce;
 mod local_addresses;
 mod node_key;
 mod paths;
@@ -11,11 +12,8 @@ use mesh_core::{
     agent::{Adjustments, Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
     development::published_key,
     id::{Address, TlsKey, WireguardKey},
-    place::host_name,
 };
-use mesh_netstack::Netstack;
 use mesh_paths::shell::PathKeeper;
-use mesh_tunnel::{DeviceOptions, Inside, PacketLink};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
@@ -24,8 +22,11 @@ use tokio::{
 
 pub use paths::certificate;
 
+use announce::announce;
+
 use super::{
-    Clock, Outside, Shell, applications,
+    Clock, Outside, Shell,
+    applications::in_process,
     endpoint::{self, Remotes},
     news::{NewsPort, SocketsFrom},
     notify::ServiceManager,
@@ -34,10 +35,10 @@ use super::{
 };
 use crate::{
     api::{Access, ApiDriver, ApiSocket, Group, MetricsListener},
-    config::{ApplicationFlags, Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
+    config::{Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
     device::{
         guard,
-        link::{InProcess, Links, Netlink},
+        link::{Links, Netlink},
         machine::{self, Machine},
         tunnel::{KernelTunnel, Tunnel, UserspaceTunnel},
     },
@@ -207,21 +208,6 @@ impl Start<'_> {
         };
         parts.run(None::<Machine<UserspaceTunnel, Netlink>>).await
     }
-}
-
-/// A network in this process: the device that it is over, and what applications use it by.
-fn in_process(
-    device: DeviceOptions,
-    asked: &ApplicationFlags,
-    background: &mut Background,
-) -> anyhow::Result<(DeviceOptions, InProcess)> {
-    let link = PacketLink::new()?;
-    let links = InProcess::new(Netstack::start(link.clone())?);
-    if asked == &ApplicationFlags::default() {
-        tracing::warn!("no program can use the mesh: neither `--proxy`, `--forward` nor `--expose` is given");
-    }
-    applications::start(asked, &links, background)?;
-    Ok((DeviceOptions { inside: Inside::Memory(link), ..device }, links))
 }
 
 /// The local API, and its metrics by TCP where that is asked for.
@@ -485,27 +471,6 @@ fn policy(config: &Config, listen_port: u16, guard: Option<Guard>) -> Policy {
         names: config.names.clone(),
         allowed: config.allowed.clone(),
         guard,
-    }
-}
-
-fn announce(config: &Config, identity: &Identity, public_key: Option<WireguardKey>, contract: Address) {
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        instance = %identity.instance,
-        app_id = %identity.app_id,
-        kms_root = %identity.kms_root,
-        member_address = %identity.member.address(),
-        public_key = public_key.map(tracing::field::display),
-        %contract,
-        mode = config.mode.name(),
-        interface = public_key.map(|_| config.interface.as_str()),
-        listen_port = public_key.map(|_| config.listen_port_of(identity.instance)),
-        place = config.place.as_ref().map(|place| host_name(identity.instance, place.port, &place.domain)),
-        socket = %config.socket.display(),
-        "p2p-agent started"
-    );
-    if identity.simulated {
-        tracing::warn!("the guest agent is a SIMULATOR: nothing here is confidential");
     }
 }
 

@@ -56,9 +56,11 @@ pub fn check_rights() -> Result<(), CannotStart> {
 #[must_use]
 pub fn why_without_tun() -> Option<String> {
     if let Err(error) = fs::OpenOptions::new().read(true).write(true).open(TUN) {
-        return Some(match error.kind() {
-            io::ErrorKind::NotFound => format!("there is no {TUN}"),
-            _ => format!("{TUN} cannot be opened ({error})"),
+        let is_missing = error.kind() == io::ErrorKind::NotFound;
+        return Some(if is_missing {
+            format!("there is no {TUN}")
+        } else {
+            format!("{TUN} cannot be opened ({error})")
         });
     }
     check_rights().err().map(|_| "the capability NET_ADMIN is missing".to_owned())
