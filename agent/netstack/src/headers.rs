@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use mesh_offload::{Gso, GsoKind, PartialChecksum, VNET_LEN, VnetHeader};
-use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Packet, TcpPacket};
+use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Packet, TcpPacket, TcpSeqNumber};
 
 /// Where the checksum is in a TCP header, in bytes (RFC 9293).
 const TCP_CHECKSUM: u16 = 16;
@@ -55,6 +55,13 @@ fn pseudo_header(ip: &Ipv4Packet<&[u8]>) -> u16 {
     ((folded >> 16) + (folded & 0xffff)) as u16
 }
 
+/// Changes the acknowledgement number of a segment that has one. Its checksum is wrong afterwards.
+pub(crate) fn set_acknowledgement(packet: &mut [u8], number: u32) {
+    let header_len = Ipv4Packet::new_unchecked(&*packet).header_len();
+    let mut tcp = TcpPacket::new_unchecked(&mut packet[header_len.into()..]);
+    tcp.set_ack_number(TcpSeqNumber(number.cast_signed()));
+}
+
 /// A connection's first packet, that is to be listened for: where it comes from and the port that it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FirstPacket {
@@ -80,7 +87,7 @@ mod tests {
     use proptest::prelude::*;
     use smoltcp::{
         phy::ChecksumCapabilities,
-        wire::{Ipv4Repr, TcpControl, TcpRepr, TcpSeqNumber},
+        wire::{Ipv4Repr, TcpControl, TcpRepr},
     };
 
     use super::*;

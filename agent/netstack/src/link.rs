@@ -1,6 +1,7 @@
 //! The device as smoltcp sees it: a network card that cuts TCP into segments and completes checksums.
 
 use std::num::{NonZeroU16, NonZeroUsize};
+use std::ops::Range;
 
 use mesh_offload::{VNET_LEN, packet::MAX_PACKET};
 use mesh_tunnel::PacketLink;
@@ -55,7 +56,9 @@ pub(crate) struct Card<P> {
     packets: P,
     /// The packet that [`Device::receive`] gives next, in front.
     read: Vec<u8>,
-    next: Option<std::ops::Range<usize>>,
+    next: Option<Range<usize>>,
+    /// Where the one that was taken last is.
+    taken: Range<usize>,
     /// Where packets are made that are to be sent.
     made: Vec<u8>,
 }
@@ -63,7 +66,7 @@ pub(crate) struct Card<P> {
 impl<P: Packets> Card<P> {
     pub(crate) fn new(packets: P) -> Self {
         let longest = VNET_LEN + MAX_PACKET;
-        Self { packets, read: vec![0; longest], next: None, made: vec![0; longest] }
+        Self { packets, read: vec![0; longest], next: None, taken: 0..0, made: vec![0; longest] }
     }
 
     pub(crate) fn sizes(&self) -> Sizes {
@@ -76,10 +79,18 @@ impl<P: Packets> Card<P> {
         loop {
             let len = self.packets.receive(&mut self.read)?;
             if headers::incoming(&self.read[..len]).is_some() {
-                self.next = Some(VNET_LEN..len);
+                self.taken = VNET_LEN..len;
+                self.next = Some(self.taken.clone());
                 return Some(&self.read[VNET_LEN..len]);
             }
         }
+    }
+
+    /// Has [`Device::receive`] give the packet that was taken last again, with another acknowledgement number: a segment of TCP.
+    pub(crate) fn give_again_with(&mut self, number: u32) {
+        let Some(packet) = self.read.get_mut(self.taken.clone()) else { return };
+        headers::set_acknowledgement(packet, number);
+        self.next = Some(self.taken.clone());
     }
 
     pub(crate) fn has_room(&mut self) -> bool {

@@ -1,8 +1,11 @@
 //! smoltcp with what it lacks: connections on demand for listeners, an own address that comes and goes, bounds and deadlines. It has
 //! neither clock nor thread: the time is an argument.
 
+mod acknowledgements;
 mod clock;
 mod connections;
+mod datagrams;
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -18,8 +21,11 @@ use crate::error::NetError;
 use crate::headers::{FirstPacket, first_packet};
 use crate::link::{Card, Packets, Sizes};
 
+use acknowledgements::{Acknowledgement, Acknowledgements};
 pub(crate) use clock::scaled;
 use connections::{Connection, Phase};
+use datagrams::bind;
+use ports::Ports;
 
 /// Connections at once, those included that are being opened or closed.
 pub const MAX_CONNECTIONS: usize = 4096;
@@ -41,16 +47,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// How long a connection that its program has let go of may take to be closed by the peer, too (FIN-WAIT-2).
 const CLOSE: Duration = Duration::from_secs(60);
-
-/// Acknowledgements wait so long for data to go with, or another segment.
-const ACK_DELAY: Duration = Duration::from_millis(10);
-
-/// Datagrams, and bytes of them, that wait each way at a UDP port.
-const DATAGRAMS: usize = 256;
-const DATAGRAM_BYTES: usize = 128 << 10;
-
-/// The ports of connections that this node opens (RFC 6335): more than there are connections.
-const FIRST_PORT: u16 = 49_152;
 
 /// Where this node is in the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +76,7 @@ pub(crate) struct Stack<P> {
     listeners: BTreeMap<u16, Waiting>,
     udp_ports: BTreeMap<u16, SocketHandle>,
     buffers: Buffers,
+    acknowledged: Acknowledgements,
     ports: Ports,
     random: fn() -> u64,
     stopped: bool,
@@ -98,25 +95,6 @@ struct Waiting {
     waker: Option<Waker>,
 }
 
-/// The ports of the connections that this node has opened.
-struct Ports {
-    used: BTreeSet<u16>,
-    next: u16,
-}
-
-impl Ports {
-    fn take(&mut self) -> Option<u16> {
-        for _ in FIRST_PORT..=u16::MAX {
-            let port = self.next;
-            self.next = if port == u16::MAX { FIRST_PORT } else { port + 1 };
-            if self.used.insert(port) {
-                return Some(port);
-            }
-        }
-        None
-    }
-}
-
 impl<P: Packets> Stack<P> {
     /// Without an address. `random` is for sequence numbers and ports.
     pub(crate) fn new(packets: P, random: fn() -> u64) -> Self {
@@ -129,7 +107,8 @@ impl<P: Packets> Stack<P> {
             listeners: BTreeMap::new(),
             udp_ports: BTreeMap::new(),
             buffers: Buffers::new(),
-            ports: Ports { used: BTreeSet::new(), next: FIRST_PORT + (random() % 16_384) as u16 },
+            acknowledged: Acknowledgements::default(),
+            ports: Ports::beginning_with(random()),
             random,
             stopped: false,
         }
@@ -202,8 +181,15 @@ impl<P: Packets> Stack<P> {
     /// Takes one packet; false where there is none.
     fn take(&mut self, now: Duration) -> bool {
         let Some(packet) = self.card.take() else { return false };
-        let first = first_packet(packet);
+        let (first, acknowledgement) = (first_packet(packet), Acknowledgement::of(packet));
         let made = first.and_then(|first| self.listen_for(first, now));
+        if let (Some(acknowledgement), Some(Up { interface, sizes, .. })) = (acknowledgement, &mut self.up) {
+            for number in self.acknowledged.steps(acknowledgement, sizes.mtu) {
+                self.card.give_again_with(number);
+                interface.poll_ingress_single(scaled(now), &mut self.card, &mut self.sockets);
+            }
+            self.card.give_again_with(acknowledgement.number);
+        }
         if let Some(Up { interface, .. }) = &mut self.up {
             interface.poll_ingress_single(scaled(now), &mut self.card, &mut self.sockets);
         }
@@ -233,6 +219,7 @@ impl<P: Packets> Stack<P> {
         let listens = socket.listen(IpListenEndpoint::from((place.address, port)));
         debug_assert_eq!(listens, Ok(()), "a port that a packet was for is not 0");
         self.accepted.insert(first);
+        self.acknowledged.begin((port, first.from));
         Some(handle)
     }
 
@@ -271,7 +258,8 @@ impl<P: Packets> Stack<P> {
             return Err(NetError::TooMany(MAX_CONNECTIONS));
         };
         if let Some(connection) = self.connections.get_mut(&handle) {
-            connection.port = Some(port);
+            (connection.port, connection.to) = (Some(port), Some(to));
+            self.acknowledged.begin((port, to));
         }
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
         let local = (IpAddress::from(place.address), port);
@@ -366,29 +354,6 @@ impl<P: Packets> Stack<P> {
         self.tidy_one(handle, now);
     }
 
-    /// A UDP port of the mesh address, whichever that is and will be.
-    pub(crate) fn bind_udp(&mut self, port: u16) -> Result<SocketHandle, NetError> {
-        if port == 0 || self.udp_ports.contains_key(&port) {
-            return Err(NetError::PortTaken(port));
-        }
-        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; DATAGRAMS], vec![0; DATAGRAM_BYTES]);
-        let mut socket = udp::Socket::new(buffer(), buffer());
-        bind(&mut socket, port, self.place());
-        let handle = self.sockets.add(socket);
-        self.udp_ports.insert(port, handle);
-        Ok(handle)
-    }
-
-    pub(crate) fn unbind_udp(&mut self, port: u16) {
-        if let Some(handle) = self.udp_ports.remove(&port) {
-            self.sockets.remove(handle);
-        }
-    }
-
-    pub(crate) fn udp_socket(&mut self, handle: SocketHandle) -> &mut udp::Socket<'static> {
-        self.sockets.get_mut(handle)
-    }
-
     fn add(&mut self, mut connection: Connection) -> Result<SocketHandle, NetError> {
         if self.connections.len() >= MAX_CONNECTIONS {
             return Err(NetError::TooMany(MAX_CONNECTIONS));
@@ -397,7 +362,8 @@ impl<P: Packets> Stack<P> {
         let buffer = || tcp::SocketBuffer::new(vec![0; connection.buffer]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
-        socket.set_ack_delay(Some(clock::scaled_time(ACK_DELAY)));
+        // What came together is acknowledged together in any case; a delay would hold up the beginning of every connection.
+        socket.set_ack_delay(None);
         socket.set_timeout(Some(clock::scaled_time(SILENCE)));
         let handle = self.sockets.add(socket);
         self.connections.insert(handle, connection);
@@ -409,10 +375,13 @@ impl<P: Packets> Stack<P> {
         self.sockets.remove(handle);
         self.buffers.give_back(connection.buffer);
         if let Some(port) = connection.port {
-            self.ports.used.remove(&port);
+            self.ports.give_back(port);
         }
         if let Some(first) = connection.first {
             self.accepted.remove(&first);
+        }
+        if let Some(ends) = connection.ends() {
+            self.acknowledged.forget(ends);
         }
     }
 
@@ -452,14 +421,6 @@ impl<P: Packets> Stack<P> {
     #[cfg(test)]
     pub(crate) fn connections(&self) -> usize {
         self.connections.len()
-    }
-}
-
-/// A port of an address that is there. Without one it stays closed.
-fn bind(socket: &mut udp::Socket<'_>, port: u16, place: Option<Place>) {
-    if let Some(place) = place {
-        let bound = socket.bind((IpAddress::from(place.address), port));
-        debug_assert_eq!(bound, Ok(()), "it is closed, and its port not 0");
     }
 }
 

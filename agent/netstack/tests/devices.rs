@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mesh_netstack::{NetError, Netstack, Stream};
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Inside, PacketLink, PeerUpdate, PrivateKey, PublicKey, Secret};
+use testkit::Namespace;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -184,6 +185,138 @@ async fn measured() {
     }
     let kibibytes = resident() - before;
     println!("measured: 1,000 connections, both ends: {} MiB more", kibibytes >> 10);
+}
+
+/// One stream each way between a TUN device and, in its turn, a TUN device and a stack, in two namespaces.
+#[test]
+#[ignore = "measures, and needs root: run it by name, built with --release"]
+fn compared() {
+    let [left, right] = ["ns", "ns"].map(|prefix| Namespace::unique(prefix).unwrap());
+    left.ip(&format!("link add eth0 mtu 1500 type veth peer name eth0 netns {}", right.name())).unwrap();
+    for (namespace, address) in [(&left, "192.0.2.1"), (&right, "192.0.2.2")] {
+        namespace.ip(&format!("addr add {address}/24 dev eth0")).unwrap();
+        namespace.ip("link set eth0 up").unwrap();
+    }
+    let tun = |namespace: &Namespace, number: u8| {
+        let name = format!("{}{number}", namespace.name());
+        let options = DeviceOptions { uapi: false, ..DeviceOptions::new(&*name) };
+        let device = namespace.within(|| Device::create(options)).unwrap();
+        namespace.ip(&format!("addr add 10.0.1.{number}/24 dev {name}")).unwrap();
+        namespace.ip(&format!("link set {name} up")).unwrap();
+        device
+    };
+    let configure = |device: &Device, number: u8| {
+        let private_key = PrivateKey::from_bytes(Secret::write(|bytes: &mut [u8; 32]| bytes.fill(number)));
+        device.apply(DeviceUpdate { private_key: Some(private_key), ..DeviceUpdate::default() }).unwrap();
+        let state = device.snapshot();
+        (state.public_key.unwrap(), state.listen_port)
+    };
+    let add = |device: &Device, (key, port): (PublicKey, u16), host: u8, number: u8| {
+        let peer = PeerUpdate {
+            endpoint: Some(SocketAddr::from(([192, 0, 2, host], port))),
+            allowed_ips: vec![std::net::IpAddr::from([10, 0, 1, number]).into()],
+            ..PeerUpdate::new(key)
+        };
+        device.apply(DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() }).unwrap();
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let near = tun(&left, 2);
+    let near_id = configure(&near, 2);
+    let near_listener = left.within(|| std::net::TcpListener::bind("10.0.1.2:7000")).unwrap();
+
+    let far = tun(&right, 3);
+    let far_id = configure(&far, 3);
+    add(&near, far_id, 2, 3);
+    add(&far, near_id, 1, 2);
+    let far_listener = right.within(|| std::net::TcpListener::bind("10.0.1.3:7000")).unwrap();
+    for _ in 0..2 {
+        let receive = || far_listener.accept().map(|(stream, _)| stream).unwrap();
+        report("TUN to TUN", left.within(|| blocking("10.0.1.3:7000", receive)));
+    }
+    drop(far_listener);
+    near.apply(DeviceUpdate { replace_peers: true, ..DeviceUpdate::default() }).unwrap();
+    far.stop().unwrap();
+
+    let link = PacketLink::new().unwrap();
+    let stack = Netstack::start(link.clone()).unwrap();
+    let options = DeviceOptions { uapi: false, inside: Inside::Memory(link), ..DeviceOptions::new("memory") };
+    let far = right.within(|| Device::create(options)).unwrap();
+    let far_id = configure(&far, 4);
+    stack.set_address(Some(([10, 0, 1, 4].into(), [10, 0, 1, 0].into(), 24)));
+    add(&near, far_id, 2, 4);
+    add(&far, near_id, 1, 2);
+    let listener = stack.listen(7000).unwrap();
+    for _ in 0..2 {
+        let received = runtime.spawn({
+            let stack = stack.clone();
+            async move { stack.connect("10.0.1.2:7000".parse().unwrap()).await.unwrap() }
+        });
+        let accepted = near_listener.accept().unwrap().0;
+        let stream = runtime.block_on(received).unwrap();
+        let start = Instant::now();
+        let sent = runtime.spawn(send(stream));
+        let all = drain(accepted);
+        runtime.block_on(sent).unwrap();
+        report("netstack to TUN", (all, start.elapsed()));
+
+        let connected = left.within(|| std::net::TcpStream::connect("10.0.1.4:7000")).unwrap();
+        let mut stream = runtime.block_on(listener.accept()).unwrap();
+        let start = Instant::now();
+        let all = std::thread::scope(|scope| {
+            scope.spawn(|| fill(connected));
+            runtime.block_on(async {
+                let (mut buffer, mut all) = (vec![0; 256 << 10], 0);
+                while let len @ 1.. = stream.read(&mut buffer).await.unwrap() {
+                    all += len;
+                }
+                all
+            })
+        });
+        report("TUN to netstack", (all, start.elapsed()));
+    }
+}
+
+const MEASURED: usize = 1 << 30;
+
+fn report(what: &str, (bytes, time): (usize, Duration)) {
+    assert_eq!(bytes, MEASURED);
+    println!("measured: {what}: {:.2} Gbit/s", bytes as f64 * 8.0 / time.as_secs_f64() / 1e9);
+}
+
+fn blocking(to: &str, receive: impl FnOnce() -> std::net::TcpStream + Send) -> (usize, Duration) {
+    let stream = std::net::TcpStream::connect(to).unwrap();
+    let receiver = receive();
+    let start = Instant::now();
+    let all = std::thread::scope(|scope| {
+        scope.spawn(|| fill(stream));
+        drain(receiver)
+    });
+    (all, start.elapsed())
+}
+
+fn fill(mut stream: std::net::TcpStream) {
+    let block = vec![7; 256 << 10];
+    for _ in 0..MEASURED / block.len() {
+        std::io::Write::write_all(&mut stream, &block).unwrap();
+    }
+}
+
+fn drain(mut stream: std::net::TcpStream) -> usize {
+    let (mut buffer, mut all) = (vec![0; 256 << 10], 0);
+    while let len @ 1.. = std::io::Read::read(&mut stream, &mut buffer).unwrap() {
+        all += len;
+    }
+    all
+}
+
+async fn send(mut stream: Stream) {
+    let block = vec![7; 256 << 10];
+    for _ in 0..MEASURED / block.len() {
+        stream.write_all(&block).await.unwrap();
+    }
+    stream.shutdown().await.unwrap();
+    // Until the other end closes too.
+    let _ = stream.read_u8().await;
 }
 
 /// Memory of this process in KiB.

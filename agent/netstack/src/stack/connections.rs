@@ -1,5 +1,6 @@
 //! What is known of a connection besides its socket.
 
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use smoltcp::socket::tcp;
@@ -16,6 +17,8 @@ pub(super) struct Connection {
     pub(super) buffer: usize,
     /// Its own port, where this node opened it.
     pub(super) port: Option<u16>,
+    /// The peer's end, where this node opened it.
+    pub(super) to: Option<SocketAddrV4>,
     /// Both ends, where the peer opened it.
     pub(super) first: Option<FirstPacket>,
 }
@@ -32,7 +35,13 @@ pub(super) enum Phase {
 
 impl Connection {
     pub(super) const fn new(phase: Phase, deadline: Duration) -> Self {
-        Self { phase, deadline: Some(deadline), buffer: 0, port: None, first: None }
+        Self { phase, deadline: Some(deadline), buffer: 0, port: None, to: None, first: None }
+    }
+
+    /// This node's port and the peer's end, once they are known.
+    pub(super) fn ends(&self) -> Option<(u16, SocketAddrV4)> {
+        let opened = self.port.zip(self.to);
+        opened.or_else(|| self.first.map(|first| (first.to.port(), first.from)))
     }
 
     /// Whether something is to be done about it without its program.

@@ -64,7 +64,7 @@ fn a_good_link_carries_what_its_window_allows() {
     let handles = connected(&mut world);
     let (time, pause) = transfer(&mut world, handles, 0, 20 << 20);
     // A window of 1 MiB for each 20 ms, and its growth before.
-    assert!(time < Duration::from_millis(2500), "{time:?}");
+    assert!(time < Duration::from_millis(1500), "{time:?}");
     assert!(pause < Duration::from_millis(50), "{pause:?}");
 }
 
@@ -74,8 +74,8 @@ fn losses_doubles_and_late_packets_change_nothing_and_stop_nothing() {
         let mut world = World::new(Faults { lost: 200, doubled: 100, late: 200 });
         let handles = connected(&mut world);
         let (time, pause) = transfer(&mut world, handles, from, 4 << 20);
-        assert!(pause < Duration::from_secs(2), "{pause:?}");
-        assert!(time < Duration::from_secs(60), "{time:?}");
+        assert!(pause < Duration::from_secs(1), "{pause:?}");
+        assert!(time < Duration::from_secs(20), "{time:?}");
     }
 }
 
@@ -132,8 +132,9 @@ fn a_program_that_does_not_read_holds_up_the_other() {
     assert!((both - 64..=both).contains(&sent), "both buffers are full, and no more: {sent}");
     let mut read = 0;
     assert!(world.run(Duration::from_secs(60), |[_, stack], now| {
-        let socket = stack.socket(other);
-        read += socket.recv_slice(&mut [0; 65_536]).unwrap();
+        while let len @ 1.. = stack.socket(other).recv_slice(&mut [0; 65_536]).unwrap() {
+            read += len;
+        }
         stack.send(now);
         read == sent
     }));
