@@ -43,7 +43,7 @@ test: PACKAGES += $(MONITORING) systemd
 test: deps ## The tests of every change: Rust, simulation, Solidity, SDKs, and what meets the kernel. Five minutes.
 	@.ci/test "$(CARGO)" "$(AS_USER)"
 
-nightly: PACKAGES += $(DATABASES) $(MONITORING) binutils busybox-static debootstrap g++ kmod lintian qemu-system-x86 xz-utils
+nightly: PACKAGES += $(DATABASES) $(MONITORING) binutils busybox-static debootstrap faketime g++ kmod lintian podman qemu-system-x86 systemd-container xz-utils
 nightly: deps ## What asserts seconds of a real machine or runs for long; hours (ONLY=name,…: these parts of .ci/nightly).
 	@ONLY="$(ONLY)" WIREGUARD_GO=$(WIREGUARD_GO) .ci/nightly "$(CARGO)" "$(AS_USER)"
 

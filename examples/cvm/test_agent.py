@@ -44,6 +44,8 @@ class Machine:
         state_dir.mkdir(mode=0o700)
         shutil.copy2(Path(world.nodes[0].state_dir) / "member.key", state_dir)
         self._variables = {"P2P_RPC_URL": world.rpc_url, "DSTACK_GATEWAY_DOMAIN": "", "P2P_DEVELOPMENT": "true"}
+        # As they are where the operator sets none.
+        self._variables |= {"P2P_ENDPOINT": "", "P2P_LISTEN_PORT": ""}
 
     def start(self, service: dict[str, Any]) -> Container:
         """Starts one of the file's services, or a variation of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -54,9 +55,19 @@ def test_only_the_agent_has_rights_and_only_those_it_needs() -> None:
 
 
 def test_what_is_trusted_is_measured_and_what_is_secret_is_no_argument() -> None:
-    assert set(SERVICES["mesh"]["environment"]) == {"P2P_RPC_URL", "DSTACK_GATEWAY_DOMAIN"}
+    assert set(SERVICES["mesh"]["environment"]) == {"P2P_RPC_URL", "DSTACK_GATEWAY_DOMAIN", "P2P_ENDPOINT", "P2P_LISTEN_PORT"}
     for service in SERVICES.values():
         assert "$" not in " ".join([service["image"], *service.get("command", [])])
+
+
+def test_the_image_is_named_by_a_digest_that_has_to_be_filled_in() -> None:
+    """And the command of the README does so."""
+    images = {SERVICES[name]["image"] for name in ("mesh", "gate")}
+    assert images == {f"your-registry/p2p-agent@sha256:{64 * '0'}"}
+    [command] = re.findall(r'^sed -i ("s\|.*") examples/cvm/docker-compose.yml$', (HERE / "README.md").read_text(), re.MULTILINE)
+    digest = f"sha256:{64 * 'a'}"
+    filled = subprocess.run(["bash", "-c", f'sed {command} "$0"', str(COMPOSE)], env={**os.environ, "digest": digest}, capture_output=True)
+    assert filled.stdout.decode().count(f"image: your-registry/p2p-agent@{digest}\n") == 2, filled.stderr
 
 
 def test_docker_compose_accepts_it() -> None:

@@ -86,7 +86,7 @@ def test_manual_pages_and_completions_work(cluster: Cluster, program: str) -> No
     assert program in machine.run("bash", "-c", bash, program)
     zsh = "autoload -U compinit; compinit -u -D; print $_comps[$0]"
     assert machine.run("zsh", "-f", "-c", zsh, program) == f"_{program}\n"
-    said = machine.run("fish", "-c", f"complete --do-complete '{program} --vers'")
+    said = machine.run("env", "HOME=/tmp", "fish", "-c", f"complete --do-complete '{program} --vers'")
     assert said.startswith("--version"), said
 
 

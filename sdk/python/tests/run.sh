@@ -23,7 +23,7 @@ if [ -n "$what" ]; then
   cd "$root/examples"
   case "$what" in
   mesh) set -- "$here/mesh" ;;
-  dist) set -- --show-capture=all -rP "$root/packaging/installed" ;;
+  dist) set -- --capture=no "$root/packaging/installed" ;;
   examples) set -- hello-p2p counter cvm/test_agent.py ;;
   apps)
     (($#)) || set -- etcd patroni redis-cluster tls
