@@ -103,7 +103,7 @@ def image(
     index = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [{**manifest, "annotations": {"org.opencontainers.image.ref.name": version}}],
+        "manifests": [{**manifest, "annotations": {"org.opencontainers.image.ref.name": f"{name}:{version}"}}],
     }
     layout = {"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": _json(index), **blobs}
     return str(manifest["digest"]), tar(layout, ("blobs", "blobs/sha256"), {}, epoch)

@@ -38,6 +38,8 @@ def test_an_image_is_one_manifest_of_one_layer_and_every_digest_is_right() -> No
         assert name == f"blobs/sha256/{hashlib.sha256(content).hexdigest()}"
     [named] = json.loads(layout["index.json"])["manifests"]
     assert named["digest"] == digest and named["mediaType"].endswith("image.manifest.v1+json")
+    # What an engine calls it that loads the archive.
+    assert named["annotations"] == {"org.opencontainers.image.ref.name": "meshctl:1.2.3"}
     manifest = json.loads(blobs[f"blobs/{digest.replace(':', '/')}"])
     config = json.loads(blobs[f"blobs/{manifest['config']['digest'].replace(':', '/')}"])
     assert config["config"]["User"] == "65534:65534" and config["architecture"] == "amd64"
