@@ -10,6 +10,7 @@ mod peers;
 mod routes;
 mod scrape;
 mod socket;
+mod tls;
 mod usage;
 mod vote;
 
@@ -17,7 +18,7 @@ use std::{
     convert::Infallible,
     future::{Future, pending},
     io,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -33,6 +34,7 @@ pub use access::{Access, Group, GroupError, UserId};
 pub use peers::{PeerView, PeersView, SelfView};
 pub use scrape::{MetricsListener, MetricsSocketError};
 pub use socket::{ApiSocket, SocketError};
+pub use tls::{OwnTls, TlsConfig, TlsMember, TlsSource};
 pub use vote::{Ballot, Cast, LeaderView, NotCast};
 
 /// Questions that wait for the driver at most; more callers wait for their turn.
@@ -85,6 +87,7 @@ pub struct ApiDriver {
     questions: mpsc::Receiver<Question>,
     peers: Arc<watch::Sender<Arc<PeersView>>>,
     published_at: Option<Duration>,
+    tls: Arc<OnceLock<TlsSource>>,
 }
 
 /// The server's end.
@@ -93,6 +96,8 @@ pub(crate) struct ApiState {
     questions: mpsc::Sender<Question>,
     /// What watchers were shown last; out of date while there are none.
     peers: Arc<watch::Sender<Arc<PeersView>>>,
+    /// What applications need for TLS of their own, once this node has its key.
+    tls: Arc<OnceLock<TlsSource>>,
 }
 
 impl ApiDriver {
@@ -103,7 +108,7 @@ impl ApiDriver {
     ) -> (Self, impl Future<Output = io::Result<Infallible>> + Send + 'static) {
         let (ask, questions) = mpsc::channel(QUEUE);
         let peers = Arc::new(watch::Sender::new(Arc::new(PeersView::default())));
-        let driver = Self { ask, questions, peers, published_at: None };
+        let driver = Self { ask, questions, peers, published_at: None, tls: Arc::default() };
         let served = socket.serve(routes::router(driver.state()), access);
         (driver, served)
     }
@@ -116,8 +121,14 @@ impl ApiDriver {
         listener.serve(routes::metrics_router(self.state()))
     }
 
+    /// Tells applications from now on what they need for TLS with members. The first source is the one that stays: a node has one key.
+    pub fn offer_tls(&self, source: TlsSource) {
+        // A second one is of the same node, and so the same.
+        drop(self.tls.set(source));
+    }
+
     fn state(&self) -> ApiState {
-        ApiState { questions: self.ask.clone(), peers: Arc::clone(&self.peers) }
+        ApiState { questions: self.ask.clone(), peers: Arc::clone(&self.peers), tls: Arc::clone(&self.tls) }
     }
 
     /// The next question.
@@ -200,7 +211,9 @@ mod tests {
         let (mut api, server) = ApiDriver::serve(ApiSocket::bind(&path).unwrap(), Access::default());
         let server = tokio::spawn(server);
         let starting = tokio::spawn(async move { api.answer_starting("the dstack guest agent").await });
-        for (target, code) in [("/v1/status", "503"), ("/v1/history", "503"), ("/readyz", "503"), ("/livez", "200"), ("/v1/peers", "200")] {
+        for (target, code) in
+            [("/v1/status", "503"), ("/v1/history", "503"), ("/readyz", "503"), ("/livez", "200"), ("/v1/peers", "200")]
+        {
             let mut stream = UnixStream::connect(&path).await.unwrap();
             let question = format!("GET {target} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
             stream.write_all(question.as_bytes()).await.unwrap();
@@ -217,7 +230,7 @@ mod tests {
     fn watchers_get_four_changes_a_second_at_most_and_the_last_state() {
         let (ask, questions) = mpsc::channel(1);
         let peers = Arc::new(watch::Sender::new(Arc::new(PeersView::default())));
-        let mut api = ApiDriver { ask, questions, peers: Arc::clone(&peers), published_at: None };
+        let mut api = ApiDriver { ask, questions, peers: Arc::clone(&peers), published_at: None, tls: Arc::default() };
         let named = |name: &str| {
             let mut view = PeersView::default();
             view.own.name = Some(name.to_owned());

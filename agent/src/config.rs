@@ -11,6 +11,7 @@ mod leave;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tunnel;
 
 use std::{
@@ -43,6 +44,7 @@ pub use given::Given;
 pub use homes::Homes;
 pub use leave::{LeaveFlags, LeaveSettings};
 pub use source::{ConfigError, Layers, Read};
+pub use tls::{TlsFlags, TlsSettings};
 pub use tunnel::{Dataplane, TunnelChoice};
 
 use crate::api::{Group, UserId};
@@ -119,6 +121,8 @@ pub struct Config {
     pub device: DeviceOptions,
     /// How paths besides the registered endpoint are made and found; of the userspace device alone.
     pub gateway: GatewaySettings,
+    /// How members without a tunnel reach this node's applications.
+    pub tls: TlsSettings,
     /// Blocks on top of a registration before its peer is added.
     pub confirmations: u64,
     /// When a view of the contract is so old that `on_registry_expiry` happens.
@@ -231,8 +235,16 @@ impl Config {
                 },
             ),
             Mode::Tls if flags.gateway_domain.is_none() => return Err(ConfigError::NoGatewayDomain),
-            Mode::Tls => (flags.tls_port.unwrap_or(DEFAULT_TLS_PORT), homes.tls_state_dir(), homes.tls_socket()),
+            Mode::Tls => {
+                let port = flags.tls_port.or_else(|| flags.tls.port()).unwrap_or(DEFAULT_TLS_PORT);
+                (port, homes.tls_state_dir(), homes.tls_socket())
+            }
         };
+        if let Some(port) = flags.tls.fronted_twice() {
+            return Err(ConfigError::FrontedTwice { port });
+        }
+        let socket = flags.socket.map_or(default_socket, Ok)?;
+        let tls = TlsSettings { fronts: flags.tls.front, key_file: socket.with_extension("key.pem") };
         // The kernel's device has no other path than UDP: a place would be one at which nothing listens.
         let has_place = mode == Mode::Tls || dataplane != Dataplane::Kernel;
         let place = flags.gateway_domain.filter(|_| has_place).map(|domain| OwnPlace { domain, port });
@@ -252,7 +264,8 @@ impl Config {
                 Mode::Tls => EndpointChoice::None,
             },
             state_dir: flags.state_dir.map_or(default_state_dir, Ok)?,
-            socket: flags.socket.map_or(default_socket, Ok)?,
+            socket,
+            tls,
             metrics_listen: flags.metrics_listen,
             api_group: flags.api_group,
             allow_vote_uid: flags.allow_vote_uid,

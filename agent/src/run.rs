@@ -16,6 +16,7 @@ mod clock;
 mod log_file;
 mod start;
 mod tasks;
+mod tls;
 mod transactions;
 
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
@@ -35,6 +36,7 @@ use tokio::{
 pub use clock::Clock;
 pub use start::{certificate, start};
 pub use tasks::{Chain, Shell};
+pub use tls::Running as TlsRunning;
 
 use crate::{
     api::{ApiDriver, PeersView, Question, Snapshot},
@@ -61,8 +63,10 @@ pub struct Outside {
     /// The paths to the peers, where there is more than one to each.
     pub paths: Option<PathKeeper>,
     /// Who takes part in TLS handshakes, for what lets callers in: published after everything that the agent learned, with a time that
-    /// counts from [`Clock::epoch`]. Marked as changed only where the members are others.
+    /// counts from [`Clock::epoch`]. Marked as changed where the members are others, or may be believed for another time.
     pub tls_members: Option<watch::Sender<TlsMembers>>,
+    /// What runs for TLS with members, for status.
+    pub tls: Option<TlsRunning>,
     /// Tasks that run for ever. One that ends ends the driver.
     pub background: JoinSet<std::io::Result<Infallible>>,
     /// The local API.
@@ -101,6 +105,10 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
     let mut stopping = false;
     let mut reported = Reported::default();
     loop {
+        // First of all: a member that has left loses its connections now.
+        if let Some(members) = &outside.tls_members {
+            publish(members, agent.tls_members(clock.now()));
+        }
         while let Some(command) = agent.poll_command() {
             if command == Command::Stop {
                 tasks.finish_saving().await;
@@ -125,9 +133,6 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
         if let Some(news) = &outside.news {
             news.set_address(agent.device_address());
         }
-        if let Some(members) = &outside.tls_members {
-            publish(members, agent.tls_members(clock.now()));
-        }
         let held_back = reported.update(&agent, &clock, outside).map(|at| (at, "publish to watchers"));
         let fed = outside.service.feed(clock.now().since_start).map(|at| (at, "feed the watchdog"));
         let (deadline, reason) = clock.deadline(agent.poll_timeout().into_iter().chain(held_back).chain(fed).min());
@@ -146,7 +151,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             }
             seen = next_paths(&mut outside.paths) => Input::Paths(Box::new(seen)),
             heard = next_news(&mut outside.news) => heard,
-            question = outside.api.next() => { answer(&agent, tasks, &clock, &outside.api, question); continue }
+            question = outside.api.next() => { answer(&agent, tasks, &clock, outside, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }
             () = outside.stop.notified() => {
                 if stopping {
@@ -166,9 +171,10 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
 
 fn publish(members: &watch::Sender<TlsMembers>, now: TlsMembers) {
     members.send_if_modified(|known| {
-        let is_news = !Arc::ptr_eq(&known.members, &now.members) && known.members != now.members;
+        let is_same = known.expires_at == now.expires_at
+            && (Arc::ptr_eq(&known.members, &now.members) || known.members == now.members);
         *known = now;
-        is_news
+        !is_same
     });
 }
 
@@ -190,22 +196,26 @@ fn answer<T: Tunnel, L: Links, C: Chain>(
     agent: &Agent,
     tasks: &mut Tasks<T, L, C>,
     clock: &Clock,
-    api: &ApiDriver,
+    outside: &Outside,
     question: Question,
 ) {
     let now = clock.now();
     // A caller that went away does not want its answer.
     match question {
-        Question::Everything(reply) => drop(reply.send(Ok(Box::new(Snapshot {
-            status: agent.status(now),
-            offer: agent.offer().cloned(),
-            counters: agent.counters().clone(),
-            requests: tasks.requests(),
-        })))),
+        Question::Everything(reply) => {
+            let mut status = agent.status(now);
+            if let Some(tls) = &outside.tls {
+                tls.add_to(&mut status.agent);
+            }
+            let (offer, counters) = (agent.offer().cloned(), agent.counters().clone());
+            drop(reply.send(Ok(Box::new(Snapshot { status, offer, counters, requests: tasks.requests() }))));
+        }
         Question::Readiness(reply) => {
             drop(reply.send(Ok(agent.readiness(now).map_err(|reason| reason.to_string()))));
         }
-        Question::Peers(reply) => drop(reply.send(Ok(api.show(PeersView::of(&agent.status(now), agent.dev_urls()))))),
+        Question::Peers(reply) => {
+            drop(reply.send(Ok(outside.api.show(PeersView::of(&agent.status(now), agent.dev_urls())))))
+        }
         Question::History(reply) => drop(reply.send(Ok(agent.history(now)))),
         Question::Leader(reply) => tasks.answer_leader(reply),
         Question::Vote(ballot, reply) => {

@@ -52,7 +52,7 @@ pub use gateway::Gateway;
 pub use http::{Answer, ask, ask_socket};
 pub use malicious_rpc::MaliciousRpc;
 pub use netstack_agent::NetstackAgent;
-pub use node::{AgentSettings, Node, Stopped};
+pub use node::{AgentSettings, FRONT_PORT, Node, Stopped};
 pub use privileges::has_only_capabilities;
 pub use rpc_proxy::serve as serve_malicious_rpc;
 pub use simulator::{Announcement, Instance, Simulator};

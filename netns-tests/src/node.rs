@@ -29,6 +29,8 @@ use crate::{binaries::Binaries, chain::RPC_PORT, http, uapi};
 pub(crate) const LISTEN_PORT: u16 = 51821;
 /// TCP port at which every agent listens for streams.
 pub(crate) const STREAM_PORT: u16 = 51822;
+/// Where a node without a tunnel takes TLS for its application, as the gateway is told.
+pub const FRONT_PORT: u16 = 8443;
 /// Where userspace WireGuard devices put their UAPI sockets.
 pub(crate) const UAPI_SOCKETS: &str = "/var/run/wireguard";
 /// For the end of an agent, however slow the machine: tests have limits of their own.

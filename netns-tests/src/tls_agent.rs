@@ -29,6 +29,11 @@ pub struct TlsAgent {
 impl TlsAgent {
     /// Starts it as this node's agent; its application listens on `port`.
     pub fn start(world: &World, node: usize, port: u16) -> Result<Self> {
+        Self::start_with(world, node, &["--tls-port", &port.to_string()])
+    }
+
+    /// Starts it as this node's agent with these arguments.
+    pub fn start_with(world: &World, node: usize, arguments: &[&str]) -> Result<Self> {
         let home = world.node(node).dir().join("home");
         for dir in ["state", "run"].map(|name| home.join(name)) {
             fs::create_dir_all(&dir)?;
@@ -46,11 +51,11 @@ impl TlsAgent {
         }
         // `Node::socket` is where the tests look for an agent's socket.
         symlink(home.join("run/p2p-agent/tls.sock"), world.node(node).socket())?;
-        let process = Self::launch(world, node, port)?.start(&world.node(node).dir().join("tls.log"))?;
+        let process = Self::launch(world, node, arguments)?.start(&world.node(node).dir().join("tls.log"))?;
         Ok(Self { process, home })
     }
 
-    fn launch(world: &World, node: usize, port: u16) -> Result<Launch> {
+    fn launch(world: &World, node: usize, arguments: &[&str]) -> Result<Launch> {
         // The build's directory may be one that only its owner can enter.
         let program = world.dir().join("p2p-agent");
         if !program.exists() {
@@ -63,7 +68,9 @@ impl TlsAgent {
         let launch = world.node(node).namespace.launch("setpriv");
         // Changing the user takes the first one's parent-death signal away.
         let launch = launch.args(as_unprivileged).args(["--no-new-privs", "--pdeathsig", "KILL", "--"]).arg(program);
-        let launch = launch.args(["--mode", "tls", "--tls-port", &port.to_string(), "--log-level", "debug"]);
+        let launch = launch.args(["--mode", "tls", "--log-level", "debug"]).args(arguments);
+        let launch =
+            launch.args(world.gateway_address().into_iter().flat_map(|at| ["--gateway-address".to_owned(), at]));
         let launch = launch.arg("--development");
         let launch = launch.args(["--rpc-url", &world.chain.http_url(), "--dstack-socket"]);
         let launch = launch.arg(&world.simulator().instance(node)?.dstack_sock);

@@ -10,7 +10,7 @@ use std::{fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-pub use agent::{AgentStatus, DroppedPackets, Offloads};
+pub use agent::{AgentStatus, DroppedPackets, FrontStatus, Offloads, ProxyStatus};
 pub use peer::{Agreement, NodeKind, OtherPeer, PathKind, PathStatus, PeerState, PeerStatus, Reason};
 
 use crate::{

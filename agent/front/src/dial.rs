@@ -42,7 +42,7 @@ pub enum DialError {
     NotAllowed(TokenId, CutOff),
     /// It has no URL that this node may use.
     #[error(
-        "node {0} has no URL that this node can use\nhint: start its agent with `--front`, and this one with `--allow-gateway-domain` for its gateway"
+        "node {0} has no URL that this node can use\nhint: start its agent with `--front`, and this one with `--allow-gateway-domain` for its gateway; or name the port of a front"
     )]
     NoPlace(TokenId),
     /// Its name has no address.
@@ -83,7 +83,7 @@ impl Dialer {
         let member = self.members.borrow().of_token(token, Instant::now()).cloned();
         let member = member.map_err(|why| DialError::NotAllowed(token, why))?;
         let place = member.place.ok_or(DialError::NoPlace(token))?;
-        let host = place.host(port.unwrap_or(place.port));
+        let host = place.host(port.or(place.port).ok_or(DialError::NoPlace(token))?);
         let config = tls::client(&self.identity, member.key)
             .map_err(|error| DialError::Refused(host.clone(), io::Error::other(error)))?;
         let dialed = timeout(self.limits.handshake, async {

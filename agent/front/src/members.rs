@@ -27,8 +27,8 @@ pub enum Trust {
 pub struct Place {
     /// The CVM.
     pub instance: InstanceId,
-    /// The TCP port of its front, as registered.
-    pub port: NonZeroU16,
+    /// The TCP port of the front that its URL names; `None` where it has no URL, and may have fronts all the same.
+    pub port: Option<NonZeroU16>,
     /// The gateway.
     pub domain: Domain,
 }

@@ -268,6 +268,7 @@ impl Node {
             pid: 1,
             interface: "mesh0".to_owned(),
             dataplane: "userspace".to_owned(),
+            application_ends_tls: false,
         }
     }
 

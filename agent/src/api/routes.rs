@@ -5,14 +5,14 @@ use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 use axum::{
     Extension, Json, Router,
     extract::{FromRequest as _, Query, Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
     routing::{get, post},
 };
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use mesh_core::{id::TokenId, status::RegistrationOffer};
 use serde::Deserialize;
 use serde_json::json;
@@ -45,6 +45,8 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/v1/peers", get(peers))
         .route("/v1/peers/watch", get(watch_peers))
         .route("/v1/history", get(history))
+        .route("/v1/tls/config", get(tls_config))
+        .route("/v1/tls/config/watch", get(watch_tls_config))
         .route("/v1/registration", get(registration))
         .route("/v1/leader", get(leader))
         .route("/v1/vote", post(vote))
@@ -52,7 +54,11 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .fallback(|| async {
-            problem(StatusCode::NOT_FOUND, "no such path", "see /v1/status, /v1/peers, /v1/history, /v1/leader, /metrics, /readyz")
+            problem(
+                StatusCode::NOT_FOUND,
+                "no such path",
+                "see /v1/status, /v1/peers, /v1/history, /v1/tls/config, /v1/leader, /metrics, /readyz",
+            )
         })
         .with_state(state)
 }
@@ -116,6 +122,36 @@ async fn watch_peers(State(api): State<ApiState>) -> Sse<impl Stream<Item = Resu
 async fn history(State(api): State<ApiState>) -> Response {
     match api.ask(Question::History).await {
         Some(Ok(history)) => Json(history).into_response(),
+        Some(Err(what)) => starting(what),
+        None => stopping(),
+    }
+}
+
+/// Who may talk by TLS now, for applications that do it themselves.
+async fn tls_config(State(api): State<ApiState>, headers: HeaderMap) -> Response {
+    let Some(source) = api.tls.get() else { return no_tls_key(&api).await };
+    let config = source.now();
+    let tag = config.tag();
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
+    }
+    ([(header::ETAG, tag)], Json(config)).into_response()
+}
+
+/// The same, again at every change, and every few seconds.
+async fn watch_tls_config(State(api): State<ApiState>) -> Response {
+    let Some(source) = api.tls.get() else { return no_tls_key(&api).await };
+    let events = source.clone().follow().map(Ok::<_, Infallible>);
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+async fn no_tls_key(api: &ApiState) -> Response {
+    match api.ask(Question::Readiness).await {
+        Some(Ok(_)) => problem(
+            StatusCode::NOT_FOUND,
+            "this node has no TLS key",
+            "with `--mode tls` every node has one; a node of `--mode wireguard` reaches its peers by their addresses",
+        ),
         Some(Err(what)) => starting(what),
         None => stopping(),
     }

@@ -14,8 +14,8 @@ use mesh_proxy::{Forward, ProxyListen};
 /// Flags of a node whose network is in this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ApplicationFlags {
-    /// Where applications reach the mesh by SOCKS5 or HTTP, with `--tunnel netstack` (and with `auto`, where it comes to that): a loopback
-    /// address or a unix socket; repeatable. Every program that may connect there may use the mesh. Default: nowhere.
+    /// Where applications reach members by SOCKS5 or HTTP, with `--mode tls` or `--tunnel netstack` (and with `auto`, where it comes to
+    /// that): a loopback address or a unix socket; repeatable. Every program that may connect there may use the mesh. Default: nowhere.
     #[arg(long, value_name = "127.0.0.1:PORT|unix:/PATH")]
     pub proxy: Vec<ProxyListen>,
     /// The same for one target: connections to LISTEN lead to that port of a node, as in 127.0.0.1:6379=10.0.1.3:6379 or

@@ -13,7 +13,7 @@ use mesh_core::{
     registration::NetworkType,
 };
 
-use super::{ApplicationFlags, DeviceFlags, GatewayFlags, TunnelChoice};
+use super::{ApplicationFlags, DeviceFlags, GatewayFlags, TlsFlags, TunnelChoice};
 use crate::api::{Group, UserId};
 
 /// Settings as given; `None` and empty lists take their default in [`super::Config::resolve`].
@@ -60,7 +60,7 @@ pub struct Flags {
     #[arg(long, value_name = "HOST[:PORT]")]
     pub gateway_domain: Option<Domain>,
     /// With `--mode tls`: the TCP port of the application, which the gateway passes TLS on to and which ends it. Peers get
-    /// `https://INSTANCE-PORTs.HOST[:PORT]`. Default: 443.
+    /// `https://INSTANCE-PORTs.HOST[:PORT]`. Default: that of the first `--front`, else 443.
     #[arg(long, value_name = "PORT")]
     pub tls_port: Option<NonZeroU16>,
     /// Where the keys and the last verified registry are kept; default: /var/lib/p2p-agent/INTERFACE. With `--mode tls`
@@ -100,6 +100,9 @@ pub struct Flags {
     /// How the device carries packets.
     #[command(flatten)]
     pub device: DeviceFlags,
+    /// How members without a tunnel reach applications.
+    #[command(flatten)]
+    pub tls: TlsFlags,
     /// How paths to peers are made and found.
     #[command(flatten)]
     pub gateway: GatewayFlags,
@@ -247,10 +250,13 @@ impl Flags {
             ("--without-offload", !self.device.without_offload.is_empty()),
             ("--keepalive", self.keepalive.is_some()),
         ];
-        let of_tls = [("--tls-port", self.tls_port.is_some())];
+        let of_tls = [("--tls-port", self.tls_port.is_some()), ("--front", !self.tls.front.is_empty())];
+        let of_netstack = [("--expose", !self.applications.expose.is_empty())];
+        // Where every gateway is, both kinds ask.
+        let of_paths = self.gateway.given().into_iter().filter(|(flag, _)| *flag != "--gateway-address");
         let of_other = match mode {
             Mode::Wireguard => of_tls.to_vec(),
-            Mode::Tls => [&of_wireguard[..], &self.gateway.given(), &self.applications.given()].concat(),
+            Mode::Tls => of_wireguard.into_iter().chain(of_paths).chain(of_netstack).collect(),
         };
         of_other.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
     }

@@ -75,6 +75,12 @@ pub enum ConfigError {
         /// The mode.
         mode: &'static str,
     },
+    /// One port, two applications.
+    #[error("`--front`: port {port} is given twice\nhint: leave one of them out")]
+    FrontedTwice {
+        /// The port.
+        port: u16,
+    },
     /// No URL can be made without it.
     #[error(
         "`--mode tls` registers an https URL behind the dstack gateway, and no gateway domain is set\nhint: give `--gateway-domain DOMAIN`, or set DSTACK_GATEWAY_DOMAIN as dstack does"

@@ -14,6 +14,29 @@ fn config(arguments: &[&str]) -> Result<Config, ConfigError> {
 }
 
 #[test]
+fn the_first_front_is_that_of_the_url() {
+    let with = |more: &[&str]| {
+        let of_tls = ["--rpc-url", "http://a", "--mode", "tls", "--gateway-domain", "gw.example"];
+        config(&[&of_tls[..], more].concat())
+    };
+    let fronts = ["--front", "8443=127.0.0.1:8080", "--front", "9443=unix:/run/app.sock"];
+    let config_of = with(&fronts).unwrap();
+    assert_eq!((config_of.place.unwrap().port.get(), config_of.tls.fronts.len()), (8443, 2));
+    assert_eq!(config_of.tls.key_file, Path::new("/run/p2p-agent/tls.key.pem"));
+    // Something between the gateway and the front may have another port.
+    let port = with(&[&fronts[..], &["--tls-port", "443"]].concat()).unwrap().place.unwrap().port;
+    assert_eq!(port.get(), 443);
+    let error = with(&["--front", "1=127.0.0.1:2", "--front", "1=127.0.0.1:3"]).unwrap_err().to_string();
+    assert!(error.contains("port 1 is given twice") && error.contains("hint: "), "{error}");
+    let towards = ["--proxy", "127.0.0.1:1080", "--forward", "unix:/run/app/db.sock=node-7:6379"];
+    let config_of = with(&[&towards[..], &["--gateway-address", "192.0.2.1:443"]].concat()).unwrap();
+    assert_eq!((config_of.applications.proxy.len(), config_of.applications.forward.len()), (1, 1));
+    assert_eq!(config_of.gateway.address, Some("192.0.2.1:443".parse().unwrap()));
+    let error = config(&["--rpc-url", "http://a", "--front", "1=127.0.0.1:2"]).unwrap_err().to_string();
+    assert!(error.contains("--front") && error.contains("--mode wireguard"), "{error}");
+}
+
+#[test]
 fn a_tls_node_needs_a_domain_and_no_interface() {
     let with = |more: &[&str]| config(&[&["--rpc-url", "http://a", "--mode", "tls"][..], more].concat());
     let error = with(&[]).unwrap_err().to_string();
@@ -45,9 +68,9 @@ fn a_tls_node_needs_a_domain_and_no_interface() {
         ["--without-offload", "udp_gso"],
         ["--keepalive", "25"],
         ["--gateway-listen", "0.0.0.0:51822"],
-        ["--gateway-address", "192.0.2.1:443"],
         ["--gateway-redial-after", "1h"],
         ["--stun", "192.0.2.1:3478"],
+        ["--expose", "6379"],
     ] {
         let error = with(&[&domain[..], &of_wireguard].concat()).unwrap_err().to_string();
         assert!(error.contains(of_wireguard[0]) && error.contains("--mode tls"), "{error}");
@@ -149,9 +172,9 @@ fn peers_call_where_the_agent_listens() {
     assert!(matches!(with(&["--gateway-listen", "0.0.0.0:0"]), Err(ConfigError::GatewayPort)));
     for flag in [
         ["--gateway-listen", "0.0.0.0:1"],
-        ["--gateway-address", "192.0.2.1:443"],
         ["--gateway-redial-after", "1h"],
         ["--stun", "192.0.2.1:3478"],
+        ["--expose", "6379"],
     ] {
         let of_kernel = with(&[&["--tunnel", "kernel"][..], &flag].concat()).unwrap_err().to_string();
         assert!(of_kernel.contains(flag[0]) && of_kernel.contains("--tunnel kernel"), "{of_kernel}");

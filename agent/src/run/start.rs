@@ -9,7 +9,7 @@ use std::{convert::Infallible, future::Future, io, sync::Arc};
 
 use mesh_chain::{Source, Sources, Subject};
 use mesh_core::{
-    agent::{Adjustments, Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
+    agent::{Adjustments, Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy, TlsMembers},
     development::published_key,
     id::{Address, TlsKey, WireguardKey},
 };
@@ -31,7 +31,7 @@ use super::{
     news::{NewsPort, SocketsFrom},
     notify::ServiceManager,
     reload::Reloader,
-    run,
+    run, tls,
 };
 use crate::{
     api::{Access, ApiDriver, ApiSocket, Group, MetricsListener},
@@ -153,6 +153,7 @@ impl Start<'_> {
             machine_changed,
             endpoint,
             paths,
+            ports: None,
             clock,
             sockets: SocketsFrom::Kernel,
             background: std::mem::take(background),
@@ -180,6 +181,7 @@ impl Start<'_> {
     /// A node whose application has a URL: it asks nothing of the machine's network, and so needs no privileges.
     async fn run_without_device(self, socket: ApiSocket) -> anyhow::Result<()> {
         let Self { config, access, metrics, adjustments, cached, guard, stop, background } = self;
+        let ports = tls::Ports::bind(&config)?;
         let mut api = serve_api(socket, access, metrics, background);
         let asked = unless_stopped(ask_without_device(&config), GUEST_AGENT, &mut api, &stop).await;
         let Some(found) = asked else { return Ok(()) };
@@ -201,6 +203,7 @@ impl Start<'_> {
             machine_changed,
             endpoint: watch::Sender::new(endpoint::configured(&config)),
             paths: None,
+            ports: Some(ports),
             clock: Clock::start(),
             sockets: SocketsFrom::Kernel,
             background: std::mem::take(background),
@@ -314,6 +317,8 @@ struct Parts {
     machine_changed: watch::Receiver<()>,
     endpoint: watch::Sender<OwnEndpoint>,
     paths: Option<PathKeeper>,
+    /// What is to be served by TLS.
+    ports: Option<tls::Ports>,
     clock: Clock,
     /// Whose sockets have this node's mesh address.
     sockets: SocketsFrom,
@@ -360,6 +365,18 @@ impl Parts {
         });
 
         let clock = self.clock;
+        let (tls_members, seen) = watch::channel(TlsMembers::default());
+        let tls = match (self.ports, &self.tls) {
+            (Some(ports), Some(secret)) => {
+                let members = tls::follow(seen, clock.epoch(), &mut background);
+                let (running, source) =
+                    ports.serve(&config, secret, members, self.adjustments.clone(), &mut background)?;
+                api.offer_tls(source);
+                Some(running)
+            }
+            _ => None,
+        };
+
         let mut agent = Agent::new(node, policy(&config, listen_port, guard), clock.now());
         let stop_on_wrong_chain = cached.is_none();
         if let Some(cached) = cached {
@@ -376,7 +393,8 @@ impl Parts {
             stop: self.stop,
             news,
             paths: self.paths,
-            tls_members: None,
+            tls_members: tls.is_some().then_some(tls_members),
+            tls,
             background,
             api,
             service: ServiceManager::from_environment(),
@@ -451,6 +469,7 @@ fn local_node(
         pid: std::process::id(),
         interface: config.interface.clone(),
         dataplane,
+        application_ends_tls: config.mode == Mode::Tls && config.tls.fronts.is_empty(),
     }
 }
 

@@ -212,6 +212,7 @@ impl World {
             pid: 1,
             interface: "twin0".to_owned(),
             dataplane: "twin".to_owned(),
+            application_ends_tls: false,
         };
         let policy = Policy {
             token: None,
@@ -260,6 +261,7 @@ impl World {
             news: None,
             paths: None,
             tls_members: Some(self.tls_members.clone()),
+            tls: None,
             background,
             api,
             service,

@@ -10,7 +10,7 @@ use testkit::{Namespace, process::EAGER, wait_until};
 
 use crate::{
     gateway::{self, Gateway},
-    node::{LISTEN_PORT, STREAM_PORT},
+    node::{FRONT_PORT, LISTEN_PORT, STREAM_PORT},
     router::{self, Place, Router},
     world_dir::namespace_name,
 };
@@ -43,7 +43,7 @@ impl World {
             let instance_id = self.instance(node.index)?;
             let app_id = &self.simulator.announcement.app_id;
             listed.push(
-                json!({"app_id": app_id, "instance_id": instance_id, "ip": node.underlay, "ports": [STREAM_PORT]}),
+                json!({"app_id": app_id, "instance_id": instance_id, "ip": node.underlay, "ports": [STREAM_PORT, FRONT_PORT]}),
             );
         }
         fs::write(&instances, serde_json::Value::from(listed).to_string()).context("write the instances")?;
@@ -64,6 +64,11 @@ impl World {
             node.settings.wrapper = EAGER.map(str::to_owned).to_vec();
         }
         Ok(())
+    }
+
+    /// Where agents reach the gateway, if there is one.
+    pub(crate) fn gateway_address(&self) -> Option<String> {
+        self.gateway.as_ref().map(|_| gateway::address().to_string())
     }
 
     /// The gateway, to kill it and to start it again.

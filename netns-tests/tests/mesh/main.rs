@@ -14,6 +14,7 @@
 mod demo;
 mod failover;
 mod forming;
+mod fronts;
 mod guard;
 mod guest_apis;
 mod interop;

@@ -75,6 +75,8 @@ pub struct LocalNode {
     pub interface: String,
     /// `userspace` or `kernel`.
     pub dataplane: String,
+    /// Its application ends TLS itself, by whatever key and whatever certificate: no front of the agent's is before it.
+    pub application_ends_tls: bool,
 }
 
 /// What the operator decided.

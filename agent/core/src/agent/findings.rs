@@ -304,6 +304,13 @@ impl Agent {
             let message = "the guest agent is a simulator: nothing is confidential";
             found.push(Finding::new("W602", "simulated", Severity::Info, message));
         }
+        if self.me.application_ends_tls && matches!(self.standing, Some(Standing::Active { .. })) {
+            let message = "the application behind this node's URL ends TLS itself: it cannot cut off a node that was revoked, unless it \
+                           follows the keys of `GET /v1/tls/config`";
+            found.push(Finding::new("W604", "application-ends-tls", Severity::Info, message).hint(
+                "start the agent with `--front PORT=ADDR:PORT`, which lets in exactly the members of the moment",
+            ));
+        }
         self.find_closed_gateway(found);
         found.extend(self.guard.finding(now));
         if let Some(Guard { table: false, .. }) = self.policy.guard.filter(|_| self.has_tunnels()) {

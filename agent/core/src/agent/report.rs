@@ -151,6 +151,8 @@ impl Agent {
             offloads: userspace.map(|device| device.offloads),
             offloads_allowed: userspace.map(|device| device.offloads_allowed),
             dropped_packets: userspace.map(|device| device.dropped),
+            fronts: Vec::new(),
+            proxy: None,
         }
     }
 

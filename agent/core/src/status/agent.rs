@@ -34,6 +34,44 @@ pub struct AgentStatus {
     pub offloads_allowed: Option<Offloads>,
     /// Packets that the userspace device dropped since it was created; `None` while there is none.
     pub dropped_packets: Option<DroppedPackets>,
+    /// Where TLS of members is ended for applications of this machine; the shell fills it in.
+    #[serde(default)]
+    pub fronts: Vec<FrontStatus>,
+    /// How applications reach members through this process; `None` where they do not. The shell fills it in.
+    #[serde(default)]
+    pub proxy: Option<ProxyStatus>,
+}
+
+/// One front, with what it has done since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontStatus {
+    /// `ADDR:PORT` at which members arrive.
+    pub listen: String,
+    /// `ADDR:PORT` or `unix:/PATH` of the application.
+    pub target: String,
+    /// Connections of members that are open now.
+    pub open: u64,
+    /// Connections of members that were let in.
+    pub accepted: u64,
+    /// Callers that were not let in: no member, no or a slow handshake, too many connections.
+    pub refused: u64,
+    /// Connections that ended because the member may not talk any more.
+    pub cut_off: u64,
+    /// Connections of members that the application did not accept.
+    pub target_failed: u64,
+    /// The application did not accept the last one.
+    pub is_target_down: bool,
+}
+
+/// The proxy and the forwards together, with what they have done since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Connections that are open now.
+    pub open: u64,
+    /// Connections of applications that were taken.
+    pub accepted: u64,
+    /// Of which this many were led to no member.
+    pub refused: u64,
 }
 
 impl AgentStatus {

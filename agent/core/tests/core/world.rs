@@ -631,5 +631,6 @@ pub(crate) fn me(cluster: &Cluster, network_type: NetworkType) -> LocalNode {
         pid: 7,
         interface: "mesh0".to_owned(),
         dataplane: "userspace".to_owned(),
+        application_ends_tls: false,
     }
 }

@@ -165,7 +165,7 @@ async fn free_rule(target: SocketAddr) -> FrontRule {
 
 /// The gateway finds it by its port.
 pub(crate) fn place(address: SocketAddr) -> Place {
-    let port = NonZeroU16::new(address.port()).unwrap();
+    let port = NonZeroU16::new(address.port());
     Place { instance: InstanceId([0xab; 20]), port, domain: "gw.test".parse().unwrap() }
 }
 

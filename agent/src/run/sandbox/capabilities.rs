@@ -17,7 +17,9 @@ const FIRST_FREE_PORT: u16 = 1024;
 pub(super) fn needed(config: &Config) -> CapabilitySet {
     let metrics = config.metrics_listen.map(|address| address.port());
     let (for_mode, ports) = match config.mode {
-        Mode::Tls => (CapabilitySet::empty(), Vec::new()),
+        Mode::Tls => {
+            (CapabilitySet::empty(), config.tls.ports().chain(config.applications.ports()).collect::<Vec<_>>())
+        }
         // A port that was not named is a high one.
         Mode::Wireguard => {
             let ports = config.listen_port.into_iter().chain([config.gateway.listen.port()]);
