@@ -56,7 +56,7 @@ impl Acknowledgements {
         let segment = u32::from(mtu.saturating_sub(HEADERS).max(1));
         let entry = self.0.get_mut(&new.ends);
         let from = entry.as_ref().and_then(|known| **known).filter(|_| !new.begins).unwrap_or(new.number);
-        // What is behind is old, or nonsense, and the stack's to judge.
+        // What is behind is old or invalid, which is for the stack to find.
         let bytes = new.number.wrapping_sub(from);
         let is_ahead = bytes <= u32::MAX / 2;
         if let Some(known) = entry.filter(|_| is_ahead) {
