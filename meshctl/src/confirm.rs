@@ -75,10 +75,10 @@ impl Consequences {
         match ask("go ahead?") {
             Some(true) => Ok(()),
             Some(false) => Err(Failure::new("nothing was sent: not confirmed")),
-            None => Err(Failure::usage(format!(
-                "refused to {what} without being told so: there is no terminal to ask on"
-            ))
-            .hint("add `--yes` if that is what you want; `--dry-run` shows the call")),
+            None => {
+                Err(Failure::usage(format!("refused to {what} without being told so: there is no terminal to ask on"))
+                    .hint("add `--yes` if that is what you want; `--dry-run` shows the call"))
+            }
         }
     }
 }

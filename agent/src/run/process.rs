@@ -17,11 +17,12 @@ use crate::config::LogFormat;
 
 /// Crates whose events are written. All others are silent at every level: HTTP clients and RPC transports log URLs (API keys)
 /// and bodies (keys of the guest agent) at their lower levels.
-const LOGGED: [&str; 8] = [
+const LOGGED: [&str; 9] = [
     "p2p_agent",
     "mesh_chain",
     "mesh_core",
     "mesh_contract",
+    "mesh_front",
     "mesh_netstack",
     "mesh_paths",
     "mesh_proxy",

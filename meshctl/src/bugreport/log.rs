@@ -21,7 +21,8 @@ pub(crate) fn journal(unit: &str) -> Result<String, String> {
     let lines = LINES.to_string();
     let arguments = ["--unit", unit, "--lines", &lines, "--output", "short-iso", "--no-pager", "--quiet", "--all"];
     let output = Command::new("journalctl").args(arguments.map(OsStr::new)).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("journalctl cannot be run: {error}; give the log with `--log FILE`"))?;
+    let output =
+        output.map_err(|error| format!("journalctl cannot be run: {error}; give the log with `--log FILE`"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !text.trim().is_empty() {
         return Ok(text);

@@ -11,8 +11,18 @@ const LONG: usize = 20;
 const MANY_DIGITS: usize = 4;
 /// What stands behind one of these, and a colon or an equals sign, is a secret whatever it looks like.
 const SECRETS: [&str; 12] = [
-    "password", "passwd", "passphrase", "secret", "private_key", "private-key", "privatekey", "mnemonic", "api_key", "api-key",
-    "apikey", "authorization",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "private_key",
+    "private-key",
+    "privatekey",
+    "mnemonic",
+    "api_key",
+    "api-key",
+    "apikey",
+    "authorization",
 ];
 
 /// The text without secrets: URLs end behind the host, long words that no person would write are cut, and what is called a secret is
@@ -114,7 +124,10 @@ mod tests {
         ] {
             assert_eq!(redact(&format!("of {secret}, and")), format!("of {left}, and"));
             assert_eq!(redact(&format!("\"{secret}\"")), format!("\"{left}\""));
-            assert_eq!(redact(&format!("wss://user:pw@rpc.example/v2/{secret}?x=1 failed")), "wss://rpc.example… failed");
+            assert_eq!(
+                redact(&format!("wss://user:pw@rpc.example/v2/{secret}?x=1 failed")),
+                "wss://rpc.example… failed"
+            );
         }
     }
 

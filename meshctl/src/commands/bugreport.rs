@@ -27,9 +27,11 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "It holds status, warnings and what happened in the last hour, configuration, versions, kernel settings and the \
+#[command(
+    after_help = "It holds status, warnings and what happened in the last hour, configuration, versions, kernel settings and the \
                         last log lines; no key of any kind, and of RPC endpoints the host alone.\n\nExample: meshctl bugreport \
-                        --anonymize")]
+                        --anonymize"
+)]
 pub(crate) struct Args {
     /// Where to write it; `-` only prints it [default: p2p-bugreport-<TIME>.txt in this directory]
     #[arg(long, short, value_name = "FILE")]

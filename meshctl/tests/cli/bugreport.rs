@@ -80,7 +80,7 @@ fn what_explains_a_problem_is_there_and_no_secret_is() {
         "kafka-1",
         "token 9: path direct -> gateway (direct_udp_silent)",
         "token 9: up -> gone",
-        "W305: wss://rpc-z.example…: closed",
+        "W305: wss://rpc-z.example… closed",
         "kernel: ",
         "net.core.rmem_max = ",
         "mtu = 1400",
