@@ -28,7 +28,7 @@ impl Section {
     }
 }
 
-/// The whole report. Each section's text passes `mask`, and then, whatever it is, [`redact`]: no part can be forgotten.
+/// The whole report. Each section's text passes `mask`, and then, whatever it is, [`redact()`]: no part can be forgotten.
 pub(crate) fn report(sections: &[Section], mut mask: impl FnMut(&str) -> String) -> String {
     let mut report = String::new();
     for Section { title, text } in sections {

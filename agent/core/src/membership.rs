@@ -336,6 +336,7 @@ fn loss(member: Membership, node: Option<&NodeRecord>, me: &OwnIdentity) -> Loss
 
 /// The token to use: the operator's choice, else the only one bound to this instance, else the only one of those that already
 /// carries this node's registration (any token owner may bind a token to any instance).
+#[expect(clippy::result_large_err, reason = "a standing is the answer, and is made once for each read")]
 fn choose<'a>(registry: &'a Registry, me: &OwnIdentity) -> Result<&'a NodeRecord, Standing> {
     if let Some(chosen) = me.chosen {
         return match find_node(registry, chosen) {

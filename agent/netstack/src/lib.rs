@@ -1,7 +1,7 @@
 //! TCP and UDP in this process, over the userspace WireGuard device in place of an interface: for a node without `/dev/net/tun`,
 //! NET_ADMIN or root.
 //!
-//! smoltcp is the TCP/IP stack. [`Stack`](stack) holds it together with what it lacks (connections on demand for listeners, bounds,
+//! smoltcp is the TCP/IP stack. `Stack` holds it together with what it lacks (connections on demand for listeners, bounds,
 //! deadlines) and has neither clock nor thread, so that tests run it on virtual time. One thread serves it between the device and the
 //! tasks ([`Netstack`]), which use it by [`Stream`], [`Listener`] and [`UdpPort`].
 //!

@@ -169,11 +169,7 @@ fn peers_call_where_the_agent_listens() {
     let place = with(&["--gateway-listen", "192.0.2.1:6000"]).unwrap().place.unwrap();
     assert_eq!(place.port.get(), 6000);
     assert!(matches!(with(&["--gateway-listen", "0.0.0.0:0"]), Err(ConfigError::GatewayPort)));
-    for flag in [
-        ["--gateway-listen", "0.0.0.0:1"],
-        ["--gateway-redial-after", "1h"],
-        ["--stun", "192.0.2.1:3478"],
-    ] {
+    for flag in [["--gateway-listen", "0.0.0.0:1"], ["--gateway-redial-after", "1h"], ["--stun", "192.0.2.1:3478"]] {
         let of_kernel = with(&[&["--tunnel", "kernel"][..], &flag].concat()).unwrap_err().to_string();
         assert!(of_kernel.contains(flag[0]) && of_kernel.contains("--tunnel kernel"), "{of_kernel}");
         let of_tls = with(&[&["--mode", "tls"][..], &flag].concat()).unwrap_err().to_string();

@@ -33,7 +33,7 @@ use crate::{
                         --anonymize"
 )]
 pub(crate) struct Args {
-    /// Where to write it; `-` only prints it [default: p2p-bugreport-<TIME>.txt in this directory]
+    /// Where to write it; `-` only prints it [default: p2p-bugreport-TIME.txt in this directory]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Mask names, keys and addresses outside the mesh, too
