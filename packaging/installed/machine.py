@@ -4,6 +4,8 @@ network of a namespace that others made. Needs root.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +56,9 @@ class Machine:
 
     def boot(self) -> None:
         """Returns once systemd has started what it starts by itself."""
-        words = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe", f"--machine={self.name}"]
+        # systemd-nspawn keeps a folder by this name: another run has its own.
+        unique = f"{self.name}-{os.getpid()}"
+        words = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe", f"--machine={unique}"]
         words += [f"--directory={self._root}", f"--network-namespace-path=/run/netns/{self._namespace}"]
         words += ["--capability=CAP_NET_ADMIN", "--bind=/dev/net/tun", "--resolv-conf=off", "--timezone=off"]
         # Of disks it shows nothing, and dpkg waits for them after each file.
@@ -122,7 +126,12 @@ class Machine:
     def close(self) -> None:
         """Nothing of it is left but files below its place."""
         if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+            # Its processes die with its first one, which outlives systemd-nspawn.
+            leader = self._leader()
+            if leader is not None:
+                os.kill(leader, signal.SIGKILL)
+            else:
+                self._process.kill()
             self._process.wait()
-        # Its processes die with its first one, and only then is the file system free.
+        # Only then is the file system free.
         wait_until(f"{self.name} to be gone", lambda: subprocess.run(["umount", str(self._root)]).returncode == 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,12 @@ NODES = 5
 HIGHEST_EXPOSURE = 2.0
 #: Seconds without an answer while an agent is upgraded.
 LONGEST_GAP = 1.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told_to_end() -> None:
+    """A run that is ended takes its machines with it, as one that is interrupted does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
