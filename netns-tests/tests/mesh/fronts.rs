@@ -80,9 +80,15 @@ fn a_front_lets_in_the_members_of_the_moment() -> Result<()> {
         ensure!(!answer.contains("this is node 3"), "{answer}");
         Ok(())
     })?;
+    // The revoked node's own agent ends its connections, too: which of the two was the first is not asked. The crate's tests have callers
+    // that hold on to theirs.
+    world.wait("the front to count the connection that is left", PATIENCE, || {
+        let status = world.node(1).status()?;
+        let [front] = &status.agent.fronts[..] else { bail!("one front: {:?}", status.agent.fronts) };
+        ensure!(front.open == 1 && front.accepted >= 3 && !front.is_target_down, "{front:?}");
+        Ok(())
+    })?;
     let status = world.node(1).status()?;
-    let [front] = &status.agent.fronts[..] else { bail!("one front: {:?}", status.agent.fronts) };
-    ensure!(front.cut_off == 1 && front.open >= 1 && !front.is_target_down, "{front:?}");
     ensure!(!status.warnings.iter().any(|warning| warning.code == "W604"), "{:?}", status.warnings);
     for agent in agents {
         agent.stop()?;
