@@ -1,7 +1,9 @@
 //! From a configuration to a running agent: everything that is looked up or acquired once, in the order in which it can fail.
 
 mod announce;
+mod keys;
 mod local_addresses;
+mod local_node;
 mod node_key;
 mod paths;
 
@@ -9,9 +11,8 @@ use std::{convert::Infallible, future::Future, io, sync::Arc};
 
 use mesh_chain::{Source, Sources, Subject};
 use mesh_core::{
-    agent::{Adjustments, Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy, TlsMembers},
-    development::published_key,
-    id::{Address, TlsKey, WireguardKey},
+    agent::{Adjustments, Agent, CachedRegistry, Guard, Input, OwnEndpoint, TlsMembers},
+    id::{Address, WireguardKey},
 };
 use mesh_paths::shell::PathKeeper;
 use tokio::{
@@ -22,7 +23,11 @@ use tokio::{
 
 pub use paths::certificate;
 
+pub(super) use keys::check_root;
+
 use announce::announce;
+use keys::{ask_guest_agent, ask_without_device};
+use local_node::{local_node, policy};
 
 use super::{
     Clock, Outside, Shell,
@@ -35,19 +40,14 @@ use super::{
 };
 use crate::{
     api::{Access, ApiDriver, ApiSocket, Group, MetricsListener},
-    config::{Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
+    config::{Config, Dataplane, EndpointChoice, Mode},
     device::{
         guard,
         link::{Links, Netlink},
         machine::{self, Machine},
         tunnel::{KernelTunnel, Tunnel, UserspaceTunnel},
     },
-    identity::{
-        self, Expected, Identity, MemberKeySource,
-        dstack::{self, GuestAgent},
-        keyfile::{self, WireguardSecret},
-        tls::TlsSecret,
-    },
+    identity::{Identity, tls::TlsSecret},
     state::{cache, dir, instance::InstanceClaim, lock::InstanceLock, spending},
 };
 
@@ -259,49 +259,6 @@ fn contract_of(config: &Config, identity: &Identity) -> Address {
     config.contract.unwrap_or_else(|| identity.app_id.into())
 }
 
-async fn ask_guest_agent(config: &Config) -> anyhow::Result<(Identity, WireguardSecret, Option<TlsSecret>)> {
-    let (guest_agent, identity) = load_identity(config).await?;
-    let secret = wireguard_secret(config, &guest_agent, &identity).await?;
-    let tls = tls_secret(config, &guest_agent, &identity).await?;
-    Ok((identity, secret, tls))
-}
-
-async fn ask_without_device(config: &Config) -> anyhow::Result<(Identity, Option<TlsSecret>)> {
-    let (guest_agent, identity) = load_identity(config).await?;
-    let tls = tls_secret(config, &guest_agent, &identity).await?;
-    Ok((identity, tls))
-}
-
-async fn load_identity(config: &Config) -> anyhow::Result<(GuestAgent, Identity)> {
-    let guest_agent = GuestAgent::detect(dstack::find(config.dstack_socket.as_deref())?).await?;
-    let expected = Expected { instance: config.expected_instance, kms_root: config.expected_kms_root };
-    let member = match config.wireguard_key {
-        WireguardKeySource::Random => {
-            MemberKeySource::Disk { state_dir: &config.state_dir, user: dir::effective_user() }
-        }
-        WireguardKeySource::Derived => {
-            tracing::warn!(
-                "this node's own keys are derived: every instance of this app can derive them too, and register, vote and read as \
-                 this node"
-            );
-            MemberKeySource::GuestAgent
-        }
-    };
-    let identity = Identity::load(&guest_agent, expected, member).await?;
-    check_root(identity.kms_root, config.development)?;
-    Ok((guest_agent, identity))
-}
-
-/// What the own key chain recovers to is trusted for all peers.
-pub(super) fn check_root(root: Address, development: bool) -> anyhow::Result<()> {
-    match published_key(root) {
-        Some(source) if !development => anyhow::bail!(
-            "this node's keys are from KMS root {root}, whose private key is published ({source})\nhint: a CVM gets its keys from your own KMS; only for a cluster of development, such as with dstack-simulator, add `--development`"
-        ),
-        Some(_) | None => Ok(()),
-    }
-}
-
 /// What start-up found out.
 struct Parts {
     config: Config,
@@ -403,96 +360,6 @@ impl Parts {
     }
 }
 
-async fn wireguard_secret(
-    config: &Config,
-    guest_agent: &GuestAgent,
-    identity: &Identity,
-) -> anyhow::Result<WireguardSecret> {
-    match config.wireguard_key {
-        WireguardKeySource::Random => Ok(keyfile::load_or_create(&config.state_dir, dir::effective_user())?),
-        WireguardKeySource::Derived => {
-            let bytes = identity::derived_wireguard_key(guest_agent, identity.instance).await?;
-            WireguardSecret::new(bytes).ok_or_else(|| anyhow::anyhow!("the guest agent derived a key of zeros"))
-        }
-    }
-}
-
-/// The key by which others know this node in TLS handshakes; a WireGuard node has none.
-async fn tls_secret(
-    config: &Config,
-    guest_agent: &GuestAgent,
-    identity: &Identity,
-) -> anyhow::Result<Option<TlsSecret>> {
-    if config.mode == Mode::Wireguard {
-        return Ok(None);
-    }
-    Ok(Some(match config.wireguard_key {
-        WireguardKeySource::Random => keyfile::load_or_create_tls(&config.state_dir, dir::effective_user())?,
-        WireguardKeySource::Derived => {
-            let bytes = identity::derived_tls_key(guest_agent, identity.instance).await?;
-            TlsSecret::new(bytes)
-                .ok_or_else(|| anyhow::anyhow!("the guest agent derived a TLS key that is none: restart the agent"))?
-        }
-    }))
-}
-
-fn local_node(
-    config: &Config,
-    identity: &Identity,
-    public_key: Option<WireguardKey>,
-    tls_key: Option<TlsKey>,
-    contract: Address,
-) -> LocalNode {
-    let dataplane = match config.mode {
-        Mode::Wireguard => match &config.without_tun {
-            Some(why) => format!("{}: {why}", config.dataplane.name()),
-            None => config.dataplane.name().to_owned(),
-        },
-        Mode::Tls => "none".to_owned(),
-    };
-    LocalNode {
-        instance: identity.instance,
-        app_id: identity.app_id,
-        kms_root: identity.kms_root,
-        node_address: identity.node_address(),
-        node_key_api: identity.node_key().api,
-        guest_api: identity.guest_api,
-        member_address: identity.member.address(),
-        network_type: config.mode.network_type(),
-        wireguard_key: public_key.unwrap_or(WireguardKey([0; 32])),
-        tls_key,
-        compose_hash: identity.compose_hash,
-        simulated: identity.simulated,
-        gateway_access: identity.gateway_access.clone(),
-        contract,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        interface: config.interface.clone(),
-        dataplane,
-        application_ends_tls: config.mode == Mode::Tls && config.tls.fronts.is_empty(),
-    }
-}
-
-fn policy(config: &Config, listen_port: u16, guard: Option<Guard>) -> Policy {
-    Policy {
-        token: config.token,
-        listen_port,
-        endpoint: endpoint::configured(config),
-        place: config.place.clone(),
-        keepalive: config.keepalive,
-        confirmations: config.confirmations,
-        trusted_kms_roots: config.trusted_kms_roots.clone(),
-        trusted_app_ids: config.trusted_app_ids.clone(),
-        deadlines: config.deadlines,
-        on_expiry: config.on_registry_expiry,
-        quorum: config.rpc_quorum,
-        trusted_source: config.rpc_trusted,
-        names: config.names.clone(),
-        allowed: config.allowed.clone(),
-        guard,
-    }
-}
-
 /// SIGTERM and SIGINT ask for an orderly stop.
 fn stop_signals() -> io::Result<Arc<Notify>> {
     let stop = Arc::new(Notify::new());
@@ -514,17 +381,6 @@ mod tests {
 
     use super::*;
     use crate::scratch::Scratch;
-
-    #[test]
-    fn an_own_root_that_is_published_is_for_development_alone() {
-        let ones: Address = "0x1a642f0E3c3aF545E7AcBD38b07251B3990914F1".parse().unwrap();
-        assert!(check_root(Address::repeat_byte(0x11), false).is_ok() && check_root(ones, true).is_ok());
-        let error = check_root(ones, false).unwrap_err().to_string();
-        assert!(
-            error.contains(&ones.to_string()) && error.contains("hint: ") && error.contains("`--development`"),
-            "{error}"
-        );
-    }
 
     #[tokio::test]
     async fn a_stop_is_heard_while_the_guest_agent_does_not_answer() {
